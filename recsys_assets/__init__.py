@@ -1,0 +1,1 @@
+"""A recommender platform as Dagster assets, from ratings in S3 to recommendations."""
