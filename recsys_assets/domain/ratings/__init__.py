@@ -1,0 +1,1 @@
+"""Ratings: reading what has landed, keeping what is worth keeping, measuring what is there."""
