@@ -8,6 +8,7 @@ one entry a rating.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -67,9 +68,7 @@ def errors(rating: Floats, predicted: Floats) -> dict[str, float]:
     return {"rmse": mse**0.5, "mse": mse, "mae": float(np.mean(np.abs(residual)))}
 
 
-def fit_biases(
-    train: Ratings, customers: int, videos: int, regularisation: float
-) -> Biases:
+def fit_biases(train: Ratings, customers: int, videos: int, regularisation: float) -> Biases:
     """Fit biases by alternating ridge regression.
 
     Each bias is the sum of its residuals over (their number + `regularisation`), customers and
@@ -154,7 +153,7 @@ def compare(
         ("video", test.video, np.bincount(train.video, minlength=videos)),
     ):
         activity = trained[index]
-        for low, high in zip(_ACTIVITY[:-1], _ACTIVITY[1:], strict=True):
+        for low, high in pairwise(_ACTIVITY):
             here = (activity >= low) & (activity < high)
             if here.any():
                 segments.append(

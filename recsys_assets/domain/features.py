@@ -81,7 +81,7 @@ class RatingMatrix:
         return slice(start, start + self.split_rows[split])
 
     def pairs(self, split: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Return the customer and video indices of a split's rows, each int32 of one entry a row."""
+        """Return a split's customer and video indices, each int32 with one entry a row."""
         columns = self.features.indices.reshape(-1, 2)[self.rows(split)]
         return columns[:, 0], columns[:, 1] - np.int32(len(self.customers))
 

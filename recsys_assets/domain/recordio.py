@@ -477,8 +477,8 @@ def _read_keys(
 def _gather(buffer: Bytes, start: Ints, length: Ints) -> Bytes:
     """Copy ``buffer[start[i]:start[i] + length[i]]`` for all i into one array."""
     offsets = _starts(length)
-    source = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], length)
-    return buffer[source]
+    gathered: Bytes = buffer[np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], length)]
+    return gathered
 
 
 def _starts(sizes: npt.NDArray[Any]) -> Ints:

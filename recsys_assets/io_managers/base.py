@@ -1,0 +1,117 @@
+"""What all IO managers share: a value is a folder of files, published as one version.
+
+What belongs here: the steps between Dagster and the object store. What does not: any format.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dagster import ConfigurableIOManager, InputContext, MetadataValue, OutputContext, TableSchema
+from dagster._core.execution.context.system import StepExecutionContext
+
+from recsys_assets.resources.object_store import MissingObjectError, ObjectStore, Version
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an IO manager tells of the files that it wrote.
+
+    Attributes
+    ----------
+    row_count
+        Number of rows, where that means something.
+    schema
+        Columns of the main table, where there is one.
+    facts
+        JSON values to keep in the manifest.
+    """
+
+    row_count: int | None = None
+    schema: TableSchema | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class VersionedIOManager(ConfigurableIOManager):
+    """Stores each materialization as a new version; reads the reading run's own, else the current.
+
+    A version that is missing or unreadable fails the step for good (no retry) and names the object.
+    """
+
+    store: ObjectStore
+
+    @abstractmethod
+    def write(self, value: Any, folder: Path) -> Written:
+        """Write a value as files into an empty folder."""
+
+    @abstractmethod
+    def load(self, version: Version, wanted: type) -> Any:
+        """Return a version as a value of type `wanted`."""
+
+    @contextmanager
+    def fetched(self, version: Version) -> Iterator[Path]:
+        """Fetch a version's files into a folder that lasts for the ``with`` block."""
+        with TemporaryDirectory(prefix="recsys-") as name:
+            self.store.fetch(version, Path(name))
+            yield Path(name)
+
+    def handle_output(self, context: OutputContext, obj: Any) -> None:
+        """Publish a value as the current version of its asset."""
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            written = self.write(obj, folder)
+            version = self.store.publish(
+                asset_name(context),
+                context.run_id,
+                folder,
+                row_count=written.row_count,
+                facts=written.facts,
+            )
+        metadata: dict[str, Any] = {
+            "dagster/uri": version.uri,
+            "content_hash": version.content_hash,
+            "bytes": sum(file.bytes for file in version.files),
+            "files": len(version.files),
+        }
+        if written.row_count is not None:
+            metadata["dagster/row_count"] = written.row_count
+        if written.schema is not None:
+            metadata["dagster/column_schema"] = MetadataValue.table_schema(written.schema)
+        context.add_output_metadata(metadata)
+
+    def load_input(self, context: InputContext) -> Any:
+        """Load the version of an asset that belongs to the reading run."""
+        version = self.store.require(asset_name(context), run_lineage(context.step_context))
+        try:
+            return self.load(version, context.dagster_type.typing_type)
+        except (KeyError, OSError, ValueError) as error:
+            raise MissingObjectError(
+                f"{version.uri} cannot be read: {error}. Materialize {version.asset} again.",
+                version.uri,
+            ) from error
+
+
+def asset_name(context: InputContext | OutputContext) -> str:
+    """Return the name under which an asset's versions are stored."""
+    return "/".join(context.asset_key.path)
+
+
+def run_lineage(context: StepExecutionContext) -> list[str]:
+    """Return the ids of a run and of those that it retries, the latest first.
+
+    A run that is retried from failure reads what its forerunners made, not what another run has
+    made current in the meantime.
+    """
+    run = context.dagster_run
+    lineage = [run.run_id]
+    while run.parent_run_id:
+        lineage.append(run.parent_run_id)
+        parent = context.instance.get_run_by_id(run.parent_run_id)
+        if parent is None:
+            break
+        run = parent
+    return lineage

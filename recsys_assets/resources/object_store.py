@@ -1,0 +1,255 @@
+"""The bucket and the layout of what lies in it.
+
+What belongs here: versions of assets, their manifests, and moving files to and from S3. What does
+not: the formats of the files (``recsys_assets.io_managers``).
+
+A materialization writes new objects under ``<asset>/<run id>/data/``, then their manifest
+``<asset>/<run id>/manifest.json``, then replaces ``<asset>/current.json`` by one put. A version is
+visible when its manifest is, whole. Nothing written is changed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlparse
+
+from botocore.exceptions import ClientError
+from dagster import ConfigurableResource, Failure, MetadataValue
+from pydantic import Field, PrivateAttr
+
+from recsys_assets.resources.aws import AwsClients
+
+
+class MissingObjectError(Failure):
+    """An object that is not there or not readable; trying again would not help."""
+
+    def __init__(self, description: str, uri: str) -> None:
+        super().__init__(
+            description, metadata={"uri": MetadataValue.text(uri)}, allow_retries=False
+        )
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One object of a version: its name below the version's ``data/``, size and SHA-256."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """One materialization of an asset, as its manifest tells.
+
+    Attributes
+    ----------
+    asset, run_id
+        What it is and which Dagster run made it.
+    uri
+        ``s3://`` URI of the folder of its files, with a slash at the end.
+    files
+        Its files, by name.
+    content_hash
+        SHA-256 over names and contents of all files: equal for equal content.
+    row_count
+        Rows, where that means something.
+    facts
+        What its IO manager wrote down to be read without opening a file.
+    """
+
+    asset: str
+    run_id: str
+    uri: str
+    files: tuple[StoredFile, ...]
+    content_hash: str
+    row_count: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Version":
+        """Read a manifest."""
+        content = json.loads(text)
+        content["files"] = tuple(StoredFile(**file) for file in content["files"])
+        return cls(**content)
+
+    def to_json(self) -> str:
+        """Write a manifest."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+
+class ObjectStore(ConfigurableResource[Any]):
+    """One bucket and one prefix of S3, or of a store that speaks its protocol."""
+
+    aws: AwsClients
+    bucket: str = Field(description="Bucket of everything that the platform stores.")
+    prefix: str = Field(default="", description="Prefix of all keys within the bucket.")
+
+    _client: Any = PrivateAttr(default=None)
+
+    @property
+    def client(self) -> Any:
+        """The boto3 S3 client, made when first asked for."""
+        if self._client is None:
+            if not self.bucket:
+                raise Failure("No bucket: set RECSYS_BUCKET.", allow_retries=False)
+            self._client = self.aws.client("s3")
+        return self._client
+
+    def uri(self, *parts: str) -> str:
+        """Return the ``s3://`` URI of a key below the prefix."""
+        return f"s3://{self.bucket}/{self._key(*parts)}"
+
+    def publish(
+        self,
+        asset: str,
+        run_id: str,
+        folder: Path,
+        *,
+        row_count: int | None,
+        facts: Mapping[str, Any],
+    ) -> Version:
+        """Upload the files of `folder` as a version of `asset` and make it the current one."""
+        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        files = []
+        for name in names:
+            path = folder / name
+            files.append(StoredFile(name, path.stat().st_size, _sha256(path)))
+            self.client.upload_file(str(path), self.bucket, self._key(asset, run_id, "data", name))
+        content = hashlib.sha256(
+            "".join(f"{file.name}\0{file.sha256}\n" for file in files).encode()
+        ).hexdigest()
+        version = Version(
+            asset=asset,
+            run_id=run_id,
+            uri=self.uri(asset, run_id, "data") + "/",
+            files=tuple(files),
+            content_hash=content,
+            row_count=row_count,
+            facts=dict(facts),
+        )
+        for key in (self._key(asset, run_id, "manifest.json"), self._key(asset, "current.json")):
+            self.client.put_object(
+                Bucket=self.bucket,
+                Key=key,
+                Body=version.to_json().encode(),
+                ContentType="application/json",
+            )
+        return version
+
+    def find(self, asset: str, run_ids: Sequence[str] = ()) -> Version | None:
+        """Return the version that the first of `run_ids` made, else the current one, else None."""
+        candidates = [self._key(asset, run_id, "manifest.json") for run_id in run_ids]
+        for key in (*candidates, self._key(asset, "current.json")):
+            text = self._get_text(key)
+            if text is not None:
+                return Version.from_json(text)
+        return None
+
+    def require(self, asset: str, run_ids: Sequence[str] = ()) -> Version:
+        """Return what :meth:`find` finds.
+
+        Raises
+        ------
+        MissingObjectError
+            If there is no version; it names the key that was looked for.
+        """
+        version = self.find(asset, run_ids)
+        if version is None:
+            uri = self.uri(asset, "current.json")
+            raise MissingObjectError(
+                f"{asset} has not been materialized: there is no {uri}. Materialize {asset} first.",
+                uri,
+            )
+        return version
+
+    def fetch(self, version: Version, folder: Path) -> None:
+        """Download a version's files into `folder` and check that they are what was written.
+
+        Raises
+        ------
+        MissingObjectError
+            If a file is gone or is not what the manifest says; it names the object.
+        """
+        for file in version.files:
+            path = folder / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.download(version.uri + file.name, path)
+            if _sha256(path) != file.sha256:
+                raise MissingObjectError(
+                    f"{version.uri}{file.name} is not what was written: expected {file.bytes} "
+                    f"bytes of SHA-256 {file.sha256}, found {path.stat().st_size} other bytes. "
+                    f"Materialize {version.asset} again.",
+                    version.uri + file.name,
+                )
+
+    def download(self, uri: str, path: Path) -> None:
+        """Download any object by its URI.
+
+        Raises
+        ------
+        MissingObjectError
+            If there is no such object or bucket, or no permission to read it.
+        """
+        bucket, key = split_uri(uri)
+        try:
+            self.client.download_file(bucket, key, str(path))
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "403", "NoSuchKey", "NoSuchBucket"):
+                message = error.response["Error"]["Message"]
+                raise MissingObjectError(f"Cannot read {uri}: {message}.", uri) from error
+            raise
+
+    def list(self, uri: str) -> Iterator[str]:
+        """Yield the URIs of all objects whose URI starts with `uri`, in the order of their keys."""
+        bucket, prefix = split_uri(uri)
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        for page in pages:
+            for item in page.get("Contents", []):
+                yield f"s3://{bucket}/{item['Key']}"
+
+    def read_text(self, uri: str) -> str:
+        """Return a small text object.
+
+        Raises
+        ------
+        MissingObjectError
+            If there is no such object.
+        """
+        bucket, key = split_uri(uri)
+        try:
+            body = self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
+        except self.client.exceptions.NoSuchKey as error:
+            raise MissingObjectError(f"Cannot read {uri}: there is no such object.", uri) from error
+        return str(body, "utf-8")
+
+    def _get_text(self, key: str) -> str | None:
+        try:
+            return self.read_text(f"s3://{self.bucket}/{key}")
+        except MissingObjectError:
+            return None
+
+    def _key(self, *parts: str) -> str:
+        return str(PurePosixPath(self.prefix, *parts))
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Split ``s3://bucket/key`` in bucket and key.
+
+    Raises
+    ------
+    ValueError
+        If it is no S3 URI.
+    """
+    parsed = urlparse(uri, allow_fragments=False)
+    if parsed.scheme != "s3" or not parsed.netloc:
+        raise ValueError(f"expected s3://bucket/key, got {uri!r}")
+    return parsed.netloc, uri.removeprefix(f"s3://{parsed.netloc}").lstrip("/")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

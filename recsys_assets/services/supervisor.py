@@ -1,0 +1,342 @@
+"""The process that owns the local services of one state folder.
+
+What belongs here: choosing ports, starting the object store and the SageMaker endpoint, watching
+them, ending them. What does not: the services themselves, and finding them (``control``).
+
+It ends, with both services, when it is told to (SIGTERM), when one of them ends, or when the state
+folder is deleted. The services end with it even if it is killed, where the system allows (Linux).
+"""
+
+import ctypes
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from recsys_assets.services.record import (
+    ProcessIdentity,
+    Services,
+    remove_services,
+    services_folder,
+    write_services,
+)
+
+_HOST = "127.0.0.1"
+_READY_SECONDS = 60
+_GRACE_SECONDS = {"sagemaker": 8.0, "object_store": 3.0}
+_PR_SET_PDEATHSIG = 1
+
+# Every port that `weed mini` listens on: one that is not passed moves silently when it is taken.
+_OBJECT_STORE_PORTS = (
+    "s3.port",
+    "s3.port.grpc",
+    "s3.port.https",
+    "s3.port.iceberg",
+    "s3.port.lance",
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "admin.port",
+    "admin.port.grpc",
+    "metricsPort",
+)
+_SAGEMAKER_PORT = "sagemaker"
+
+
+class StartError(RuntimeError):
+    """A service did not start; the message says which and why, in one sentence."""
+
+
+@click.command()
+@click.option("--state", type=click.Path(path_type=Path), required=True)
+@click.option("--bucket", required=True)
+@click.option("--region", required=True)
+@click.option("--s3-port", type=int)
+@click.option("--sagemaker-port", type=int)
+@click.option("--s3-endpoint-url", help="Use this store rather than start one.")
+def main(
+    state: Path,
+    bucket: str,
+    region: str,
+    s3_port: int | None,
+    sagemaker_port: int | None,
+    s3_endpoint_url: str | None,
+) -> None:
+    """Start the services of a state folder and stay with them."""
+    supervisor = Supervisor(state, bucket, region)
+    try:
+        supervisor.start(s3_port, sagemaker_port, s3_endpoint_url)
+        supervisor.watch()
+    except StartError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    finally:
+        supervisor.stop()
+
+
+class Supervisor:
+    """Starts, watches and ends the services of one state folder."""
+
+    def __init__(self, state: Path, bucket: str, region: str) -> None:
+        self._state = state
+        self._folder = services_folder(state)
+        self._bucket = bucket
+        self._region = region
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._asked_to_end = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def start(
+        self, s3_port: int | None, sagemaker_port: int | None, s3_endpoint_url: str | None
+    ) -> None:
+        """Start both services, wait until they answer and write down where they are.
+
+        Raises
+        ------
+        StartError
+            If a port that was asked for is taken, or a service ends or does not answer.
+        """
+        ports = self._choose_ports({"s3.port": s3_port, _SAGEMAKER_PORT: sagemaker_port})
+        key, secret = self._credentials()
+        environment = _clean_environment() | {
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_DEFAULT_REGION": self._region,
+        }
+        s3_url = s3_endpoint_url or f"http://{_HOST}:{ports['s3.port']}"
+        if not s3_endpoint_url:
+            self._start_object_store(ports, environment)
+        self._wait_until("object_store", lambda: _bucket_answers(s3_url, self._bucket, environment))
+
+        sagemaker_url = f"http://{_HOST}:{ports[_SAGEMAKER_PORT]}"
+        self._start_child(
+            "sagemaker",
+            [
+                sys.executable,
+                "-m",
+                "recsys_assets.sagemaker_local",
+                f"--port={ports[_SAGEMAKER_PORT]}",
+                f"--state={self._state / 'sagemaker'}",
+                "--exit-with-parent",
+            ],
+            environment | {"AWS_ENDPOINT_URL_S3": s3_url},
+        )
+        self._wait_until("sagemaker", lambda: _accepts(ports[_SAGEMAKER_PORT]))
+        write_services(
+            self._state,
+            Services(
+                s3_url=s3_url,
+                sagemaker_url=sagemaker_url,
+                access_key_id=key,
+                secret_access_key=secret,
+                region=self._region,
+                bucket=self._bucket,
+                supervisor=ProcessIdentity.of(os.getpid()),
+                children=tuple(ProcessIdentity.of(c.pid) for c in self._children.values()),
+            ),
+        )
+
+    def watch(self) -> None:
+        """Return when told to end, when a service has ended, or when the folder is gone."""
+        while not self._asked_to_end.wait(0.5):
+            if not self._folder.is_dir():
+                return
+            for name, child in self._children.items():
+                if child.poll() is not None:
+                    click.echo(f"the {name} service ended with status {child.returncode}", err=True)
+                    return
+
+    def stop(self) -> None:
+        """End the services, the endpoint first: it may still be writing to the store.
+
+        The object store keeps connections open for half a minute when asked to end; its data are
+        safe when it is killed, so that it gets a few seconds only.
+        """
+        for name in reversed(list(self._children)):
+            child = self._children[name]
+            child.terminate()
+            try:
+                child.wait(_GRACE_SECONDS[name])
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        remove_services(self._state)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._asked_to_end.set()
+
+    def _start_object_store(self, ports: dict[str, int], environment: dict[str, str]) -> None:
+        data = self._state / "objects"
+        data.mkdir(parents=True, exist_ok=True)
+        # Tokens that nobody else has close the filer, which would serve objects without asking.
+        tokens = {
+            f"WEED_JWT_{name}_KEY": secrets.token_hex(16)
+            for name in ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
+        }
+        self._start_child(
+            "object_store",
+            [
+                str(Path(sys.executable).with_name("weed")),
+                "mini",
+                f"-dir={data}",
+                f"-ip={_HOST}",
+                f"-ip.bind={_HOST}",
+                f"-bucket={self._bucket}",
+                "-admin.ui=false",
+                "-webdav=false",
+                "-master.telemetry=false",
+                *(f"-{name}={ports[name]}" for name in _OBJECT_STORE_PORTS),
+            ],
+            environment | tokens | {"GOMEMLIMIT": "600MiB"},
+        )
+
+    def _start_child(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
+        log = (self._folder / f"{name}.log").open("ab")
+        with log:
+            self._children[name] = subprocess.Popen(
+                command,
+                env=environment,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+
+    def _wait_until(self, name: str, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _READY_SECONDS
+        while not ready():
+            child = self._children.get(name)
+            log = self._folder / f"{name}.log"
+            if child is not None and child.poll() is not None:
+                raise StartError(
+                    f"the {name} service ended with status {child.returncode}; see {log}"
+                )
+            if time.monotonic() > deadline:
+                raise StartError(f"the {name} service did not answer within a minute; see {log}")
+            if self._asked_to_end.is_set():
+                raise StartError("stopped while starting")
+            time.sleep(0.1)
+
+    def _choose_ports(self, asked: dict[str, int | None]) -> dict[str, int]:
+        """Take the ports asked for, else those of last time, else free ones; write them down."""
+        path = self._folder / "ports.json"
+        last = json.loads(path.read_text()) if path.exists() else {}
+        chosen: dict[str, int] = {}
+        for name in (*_OBJECT_STORE_PORTS, _SAGEMAKER_PORT):
+            port = asked.get(name)
+            if port is not None:
+                if not _is_free(port):
+                    raise StartError(
+                        f"port {port}, asked for {name}, is taken by another program; "
+                        "free it or ask for another"
+                    )
+            elif name in last and _is_free(last[name]) and last[name] not in chosen.values():
+                port = last[name]
+            else:
+                port = _free_port(taken=set(chosen.values()))
+                if name in last:
+                    click.echo(
+                        f"port {last[name]}, used last time for {name}, is taken by another "
+                        f"program; using {port}",
+                        err=True,
+                    )
+            chosen[name] = port
+        path.write_text(json.dumps(chosen))
+        return chosen
+
+    def _credentials(self) -> tuple[str, str]:
+        """Return this folder's keys: those of the environment for a foreign store, else our own."""
+        given = os.environ.get("RECSYS_S3_ACCESS_KEY_ID")
+        if given:
+            return given, os.environ.get("RECSYS_S3_SECRET_ACCESS_KEY", "")
+        path = self._folder / "credentials.json"
+        if not path.exists():
+            content = {"key": "local" + secrets.token_hex(8), "secret": secrets.token_hex(20)}
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
+                json.dump(content, file)
+        stored = json.loads(path.read_text())
+        return stored["key"], stored["secret"]
+
+
+def _clean_environment() -> dict[str, str]:
+    """Return this process's environment without AWS settings and proxies of the surroundings."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("AWS_") and not name.lower().endswith("_proxy")
+    }
+    return kept | {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end this (child) process when its parent dies, however it dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _bucket_answers(url: str, bucket: str, environment: dict[str, str]) -> bool:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    from recsys_assets.services.clients import isolated_session
+
+    session = isolated_session(
+        environment["AWS_ACCESS_KEY_ID"],
+        environment["AWS_SECRET_ACCESS_KEY"],
+        environment["AWS_DEFAULT_REGION"],
+    )
+    client = session.client("s3", endpoint_url=url)
+    try:
+        client.head_bucket(Bucket=bucket)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            return False
+        try:
+            client.create_bucket(Bucket=bucket)
+        except (BotoCoreError, ClientError):
+            return False
+    except BotoCoreError:
+        return False
+    return True
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((_HOST, port)) == 0
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((_HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port(taken: set[int]) -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind((_HOST, 0))
+            port = int(probe.getsockname()[1])
+        if port not in taken:
+            return port
+
+
+if __name__ == "__main__":
+    main()

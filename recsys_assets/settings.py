@@ -1,0 +1,81 @@
+"""What a deployment sets, read from the environment in one place.
+
+What belongs here: the settings that move the platform between one machine and AWS, their names and
+their defaults. What does not: run config (it stands on the assets) and credentials, which AWS's own
+chain finds on AWS and the local services make up for themselves.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ENVIRONMENTS = ("local", "aws")
+LOCAL_BUCKET = "recsys"
+LOCAL_REGION = "us-east-1"
+LOCAL_ROLE_ARN = "arn:aws:iam::123456789012:role/recsys-sagemaker"
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message names the variable."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a deployment.
+
+    Attributes
+    ----------
+    environment
+        ``RECSYS_ENV``: ``local`` (default) or ``aws``.
+    state
+        ``RECSYS_STATE``: the folder that holds everything local (default ``./.recsys``), absolute.
+    bucket, prefix
+        ``RECSYS_BUCKET`` (needed on AWS) and ``RECSYS_PREFIX`` (default empty): where objects lie.
+    region
+        ``RECSYS_REGION``, on AWS else ``AWS_REGION`` or ``AWS_DEFAULT_REGION``.
+    role_arn
+        ``RECSYS_ROLE_ARN`` (needed on AWS): the role that SageMaker's jobs take.
+    mlflow_tracking_uri
+        ``RECSYS_MLFLOW_TRACKING_URI`` (default: SQLite in the state folder).
+    s3_endpoint_url
+        ``RECSYS_S3_ENDPOINT_URL``: an S3-compatible store to use in place of the local one, with
+        ``RECSYS_S3_ACCESS_KEY_ID`` and ``RECSYS_S3_SECRET_ACCESS_KEY``; local environment only.
+    """
+
+    environment: str
+    state: Path
+    bucket: str
+    prefix: str
+    region: str
+    role_arn: str
+    mlflow_tracking_uri: str
+    s3_endpoint_url: str | None
+
+    @classmethod
+    def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":
+        """Read the settings; nothing is needed but on AWS, and there only by the runs.
+
+        Raises
+        ------
+        SettingsError
+            If ``RECSYS_ENV`` is neither ``local`` nor ``aws``.
+        """
+        environment = variables.get("RECSYS_ENV") or "local"
+        if environment not in ENVIRONMENTS:
+            raise SettingsError(f"RECSYS_ENV: expected local or aws, got {environment!r}")
+        local = environment == "local"
+        state = Path(variables.get("RECSYS_STATE") or ".recsys").absolute()
+        surrounding = variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION")
+        return cls(
+            environment=environment,
+            state=state,
+            bucket=variables.get("RECSYS_BUCKET") or (LOCAL_BUCKET if local else ""),
+            prefix=(variables.get("RECSYS_PREFIX") or "").strip("/"),
+            region=variables.get("RECSYS_REGION")
+            or (LOCAL_REGION if local or not surrounding else surrounding),
+            role_arn=variables.get("RECSYS_ROLE_ARN") or (LOCAL_ROLE_ARN if local else ""),
+            mlflow_tracking_uri=variables.get("RECSYS_MLFLOW_TRACKING_URI")
+            or f"sqlite:///{state}/mlflow/mlflow.db",
+            s3_endpoint_url=variables.get("RECSYS_S3_ENDPOINT_URL") or None,
+        )
