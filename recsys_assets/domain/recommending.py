@@ -57,15 +57,15 @@ def recommend(
         )
     order = np.argsort(seen[0], kind="stable")
     seen_customer, seen_video = seen[0][order], seen[1][order]
-    video_weight = model.w[customers:] + model.w0
-    video_factors = model.v[customers:]
+    video_weight = model.linear[customers:] + np.float32(model.bias)
+    video_factors = model.factors[customers:]
     kept = min(count, videos)
     block = max(1, _SCORES_PER_BLOCK // videos)
     for first in range(0, customers, block):
         last = min(first + block, customers)
-        scores = model.v[first:last] @ video_factors.T
+        scores = model.factors[first:last] @ video_factors.T
         scores += video_weight
-        scores += model.w[first:last, None]
+        scores += model.linear[first:last, None]
         low, high = np.searchsorted(seen_customer, [first, last])
         scores[seen_customer[low:high] - first, seen_video[low:high]] = -np.inf
 

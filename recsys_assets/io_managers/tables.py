@@ -38,6 +38,10 @@ class ParquetFolder:
         """The main table, ``data.parquet``."""
         return self.path / MAIN_TABLE
 
+    def rows(self, name: str = MAIN_TABLE) -> int:
+        """Return the number of rows of one of its tables."""
+        return int(pq.ParquetFile(self.path / name).metadata.num_rows)
+
 
 class ParquetIOManager(VersionedIOManager):
     """Stores a pandas DataFrame or a ParquetFolder; loads either, by the parameter's annotation."""

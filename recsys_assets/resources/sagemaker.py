@@ -12,7 +12,8 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import distribution
@@ -32,8 +33,6 @@ _ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException
 _TRIES = 10
 _LAST_LINES = 15
 _CALLERS_FAULT = ("ClientError", "AlgorithmError")
-
-Listener = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -176,79 +175,53 @@ class SageMaker(ConfigurableResource[Any]):
 
     _clients: dict[str, Any] = PrivateAttr(default_factory=dict)
 
-    def train(self, training: Training, run: Run, on_line: Listener) -> dict[str, Any]:
-        """Run a training job to its end and return its description (``DescribeTrainingJob``).
+    @contextmanager
+    def training_job(self, training: Training, run: Run) -> Iterator["RemoteJob"]:
+        """Start or find a training job; a run cancelled within the ``with`` block stops it."""
+        with self._job(_TRAINING, self._training_request(training, run), run) as job:
+            yield job
 
-        `on_line` gets each line of its log as it comes.
+    @contextmanager
+    def tuning_job(self, tuning: Tuning, run: Run) -> Iterator["RemoteJob"]:
+        """Start or find a tuning job; a run cancelled within the ``with`` block stops it."""
+        with self._job(_TUNING, self._tuning_request(tuning, run), run) as job:
+            yield job
 
-        Raises
-        ------
-        JobFailed
-            If it does not complete.
+    @contextmanager
+    def transform_job(
+        self, artefact_uri: str, input_uri: str, output_uri: str, run: Run
+    ) -> Iterator["RemoteJob"]:
+        """Start or find a batch transform job; a run cancelled within the ``with`` block stops it.
+
+        For each RecordIO file `f` below `input_uri`, ``<output_uri>f.out`` gets one JSON line a
+        record, with its ``score``.
         """
         request = {
-            **self._training_definition(training, "StoppingCondition", training.hyperparameters),
-            "Tags": run.tags,
-        }
-        return self._run(_TRAINING, request, run, on_line)
-
-    def tune(
-        self, tuning: Tuning, run: Run, on_trials: Callable[[list[Trial]], None]
-    ) -> dict[str, Any]:
-        """Run a tuning job to its end and return the description of its best training job.
-
-        `on_trials` gets the list of its training jobs at each look.
-
-        Raises
-        ------
-        JobFailed
-            If it does not complete, or no training job did.
-        """
-        ranges: dict[str, list[dict[str, str]]] = {}
-        for item in tuning.ranges:
-            shown = int if item.kind == "Integer" else float
-            ranges.setdefault(f"{item.kind}ParameterRanges", []).append(
-                {
-                    "Name": item.name,
-                    "MinValue": str(shown(item.minimum)),
-                    "MaxValue": str(shown(item.maximum)),
-                    "ScalingType": item.scaling,
-                }
-            )
-        searched = {item.name for item in tuning.ranges}
-        static = {
-            name: value
-            for name, value in tuning.training.hyperparameters.items()
-            if name not in searched
-        }
-        definition = self._training_definition(tuning.training, "StoppingCondition", None)
-        request = {
-            "HyperParameterTuningJobConfig": {
-                "Strategy": tuning.strategy,
-                "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": OBJECTIVE},
-                "ResourceLimits": {
-                    "MaxNumberOfTrainingJobs": tuning.max_jobs,
-                    "MaxParallelTrainingJobs": tuning.max_parallel_jobs,
-                },
-                "ParameterRanges": ranges,
-                "RandomSeed": tuning.seed,
+            "ModelName": self._ensure_model(artefact_uri, run),
+            "BatchStrategy": "MultiRecord",
+            "MaxPayloadInMB": 6,
+            "TransformInput": {
+                "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": input_uri}},
+                "ContentType": RECORDIO_CONTENT_TYPE,
+                "SplitType": "RecordIO",
             },
-            "TrainingJobDefinition": {**definition, "StaticHyperParameters": static},
+            "TransformOutput": {
+                "S3OutputPath": output_uri.rstrip("/"),
+                "Accept": "application/jsonlines",
+                "AssembleWith": "Line",
+            },
+            "TransformResources": {"InstanceType": self.instance_type, "InstanceCount": 1},
             "Tags": run.tags,
         }
+        with self._job(_TRANSFORM, request, run) as job:
+            yield job
 
-        def look(description: dict[str, Any]) -> None:
-            on_trials(self.trials(description["HyperParameterTuningJobName"]))
-
-        job = self._run(_TUNING, request, run, lambda line: None, look)
-        best = job.get("BestTrainingJob")
-        if best is None:
-            name = job["HyperParameterTuningJobName"]
-            raise JobFailed(name, "Failed", "no training job completed", [])
-        described: dict[str, Any] = self._client("sagemaker").describe_training_job(
-            TrainingJobName=best["TrainingJobName"]
+    def describe_training_job(self, name: str) -> dict[str, Any]:
+        """Return a training job's description."""
+        description: dict[str, Any] = self._client("sagemaker").describe_training_job(
+            TrainingJobName=name
         )
-        return described | {"HyperParameterTuningJobName": job["HyperParameterTuningJobName"]}
+        return description
 
     def trials(self, tuning_job: str) -> list[Trial]:
         """Return the training jobs of a tuning job, the oldest first."""
@@ -268,50 +241,58 @@ class SageMaker(ConfigurableResource[Any]):
             for item in page["TrainingJobSummaries"]
         ]
 
-    def transform(
-        self, artefact_uri: str, input_uri: str, output_uri: str, run: Run, on_line: Listener
-    ) -> dict[str, Any]:
-        """Score RecordIO files with a model and return the transform job's description.
-
-        For each file `f` below `input_uri`, ``<output_uri>f.out`` gets one JSON line a record.
-
-        Raises
-        ------
-        JobFailed
-            If it does not complete.
-        """
-        request = {
-            "ModelName": self._ensure_model(artefact_uri, run),
-            "BatchStrategy": "MultiRecord",
-            "MaxPayloadInMB": 6,
-            "TransformInput": {
-                "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": input_uri}},
-                "ContentType": RECORDIO_CONTENT_TYPE,
-                "SplitType": "RecordIO",
-            },
-            "TransformOutput": {
-                "S3OutputPath": output_uri.rstrip("/"),
-                "Accept": "application/jsonlines",
-                "AssembleWith": "Line",
-            },
-            "TransformResources": {"InstanceType": self.instance_type, "InstanceCount": 1},
-            "Tags": run.tags,
-        }
-        return self._run(_TRANSFORM, request, run, on_line)
-
     def log_lines(self, training_job: str) -> list[str]:
         """Return all lines that a training job has logged."""
-        return _JobLog(self._client("logs"), _TRAINING, training_job).new_lines()
+        return _JobLog(self._client("logs"), _TRAINING.log_group, training_job).new_lines()
 
     def training_image(self) -> str:
         """Return the image of training jobs and models."""
         return self.image or built_in_image(self._client("sagemaker").meta.region_name)
 
-    def _training_definition(
-        self, training: Training, stop_field: str, hyperparameters: Mapping[str, str] | None
-    ) -> dict[str, Any]:
+    def _training_request(self, training: Training, run: Run) -> dict[str, Any]:
+        return {
+            **self._training_definition(training),
+            "HyperParameters": dict(training.hyperparameters),
+            "Tags": run.tags,
+        }
+
+    def _tuning_request(self, tuning: Tuning, run: Run) -> dict[str, Any]:
+        ranges: dict[str, list[dict[str, str]]] = {}
+        for item in tuning.ranges:
+            shown = int if item.kind == "Integer" else float
+            ranges.setdefault(f"{item.kind}ParameterRanges", []).append(
+                {
+                    "Name": item.name,
+                    "MinValue": str(shown(item.minimum)),
+                    "MaxValue": str(shown(item.maximum)),
+                    "ScalingType": item.scaling,
+                }
+            )
+        searched = {item.name for item in tuning.ranges}
+        static = {
+            name: value
+            for name, value in tuning.training.hyperparameters.items()
+            if name not in searched
+        }
+        definition = self._training_definition(tuning.training)
+        return {
+            "HyperParameterTuningJobConfig": {
+                "Strategy": tuning.strategy,
+                "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": OBJECTIVE},
+                "ResourceLimits": {
+                    "MaxNumberOfTrainingJobs": tuning.max_jobs,
+                    "MaxParallelTrainingJobs": tuning.max_parallel_jobs,
+                },
+                "ParameterRanges": ranges,
+                "RandomSeed": tuning.seed,
+            },
+            "TrainingJobDefinition": {**definition, "StaticHyperParameters": static},
+            "Tags": run.tags,
+        }
+
+    def _training_definition(self, training: Training) -> dict[str, Any]:
         channels = {"train": training.train_uri, "test": training.validate_uri}
-        definition: dict[str, Any] = {
+        return {
             "AlgorithmSpecification": {
                 "TrainingImage": self.training_image(),
                 "TrainingInputMode": "File",
@@ -337,11 +318,8 @@ class SageMaker(ConfigurableResource[Any]):
                 "InstanceCount": 1,
                 "VolumeSizeInGB": self.volume_gb,
             },
-            stop_field: {"MaxRuntimeInSeconds": self.max_runtime_seconds},
+            "StoppingCondition": {"MaxRuntimeInSeconds": self.max_runtime_seconds},
         }
-        if hyperparameters is not None:
-            definition["HyperParameters"] = dict(hyperparameters)
-        return definition
 
     def _ensure_model(self, artefact_uri: str, run: Run) -> str:
         """Create the model of an artefact unless it exists, and return its name."""
@@ -360,74 +338,33 @@ class SageMaker(ConfigurableResource[Any]):
             client.create_model(ModelName=name, **request)
         return name
 
-    def _run(
-        self,
-        kind: _Kind,
-        request: dict[str, Any],
-        run: Run,
-        on_line: Listener,
-        on_look: Callable[[dict[str, Any]], None] = lambda description: None,
-    ) -> dict[str, Any]:
-        """Find the job of a request or create it, follow it to its end, return its description."""
-        name = self._find_or_create(kind, request, run)
-        on_line(f"{kind.noun} {name}")
-        log = _JobLog(self._client("logs"), kind, name)
-        last_lines: list[str] = []
+    @contextmanager
+    def _job(self, kind: _Kind, request: dict[str, Any], run: Run) -> Iterator["RemoteJob"]:
+        job = self._find_or_create(kind, request, run)
         try:
-            while True:
-                description = self._describe(kind, name)
-                assert description is not None  # noqa: S101 - jobs are never deleted
-                for line in log.new_lines():
-                    last_lines = [*last_lines[1 - _LAST_LINES :], line]
-                    on_line(line)
-                on_look(description)
-                status = description[kind.status_field]
-                if status == "Completed":
-                    return description
-                if status in ("Failed", "Stopped"):
-                    raise JobFailed(name, status, description.get("FailureReason", ""), last_lines)
-                time.sleep(self.poll_seconds)
+            yield job
         except (DagsterExecutionInterruptedError, KeyboardInterrupt):
             if self.stop_on_cancel:
-                self._call(kind, "stop", name)
+                job.stop()
             raise
 
-    def _find_or_create(self, kind: _Kind, request: dict[str, Any], run: Run) -> str:
-        """Return the name of a job that runs, has completed, or has just been created.
+    def _find_or_create(self, kind: _Kind, request: dict[str, Any], run: Run) -> "RemoteJob":
+        """Return a job that runs, has completed, or has just been created.
 
         A job that failed or was stopped keeps its name for ever; the next try has the next name.
         """
         base = job_name(run, request, kind.name_length - len(f"-{_TRIES}"))
         for number in range(1, _TRIES + 1):
             name = base if number == 1 else f"{base}-{number}"
-            description = self._describe(kind, name)
+            log = _JobLog(self._client("logs"), kind.log_group, name)
+            job = RemoteJob(kind, name, self._client("sagemaker"), log, self.poll_seconds)
+            description = job.describe()
             if description is None:
-                self._create(kind, name, request)
-                return name
+                job.create(request)
+                return job
             if description[kind.status_field] not in ("Failed", "Stopped", "Stopping"):
-                return name
+                return job
         raise Failure(f"{base} failed {_TRIES} times", allow_retries=False)
-
-    def _create(self, kind: _Kind, name: str, request: dict[str, Any]) -> None:
-        try:
-            self._call(kind, "create", name, **request)
-        except ClientError as error:
-            # Another process of this run was faster, or an answer got lost and boto3 asked twice.
-            if error.response["Error"]["Code"] != "ResourceInUse":
-                raise
-
-    def _describe(self, kind: _Kind, name: str) -> dict[str, Any] | None:
-        try:
-            return self._call(kind, "describe", name)
-        except ClientError as error:
-            if error.response["Error"]["Code"] in _ABSENT:
-                return None
-            raise
-
-    def _call(self, kind: _Kind, verb: str, name: str, **parameters: Any) -> dict[str, Any]:
-        method = getattr(self._client("sagemaker"), kind.method(verb))
-        answer: dict[str, Any] = method(**{kind.name_field: name}, **parameters)
-        return answer
 
     def _client(self, service: str) -> Any:
         if service not in self._clients:
@@ -435,12 +372,81 @@ class SageMaker(ConfigurableResource[Any]):
         return self._clients[service]
 
 
+class RemoteJob:
+    """A job on SageMaker, known by its name."""
+
+    def __init__(
+        self, kind: _Kind, name: str, client: Any, log: "_JobLog", poll_seconds: float
+    ) -> None:
+        self.name = name
+        self._kind = kind
+        self._client = client
+        self._log = log
+        self._poll_seconds = poll_seconds
+
+    def create(self, request: Mapping[str, Any]) -> None:
+        """Create the job, unless it has come into being in the meantime."""
+        try:
+            self._call("create", **request)
+        except ClientError as error:
+            # Another process of this run was faster, or an answer got lost and boto3 asked twice.
+            if error.response["Error"]["Code"] != "ResourceInUse":
+                raise
+
+    def describe(self) -> dict[str, Any] | None:
+        """Return the job's description, None if there is no such job."""
+        try:
+            return self._call("describe")
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _ABSENT:
+                return None
+            raise
+
+    def stop(self) -> None:
+        """Ask SageMaker to stop the job."""
+        self._call("stop")
+
+    def follow(
+        self,
+        on_line: Callable[[str], None] = lambda line: None,
+        on_look: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:
+        """Wait for the job's end and return its description.
+
+        `on_line` gets each line of its log as it comes; `on_look` is called at each look at it.
+
+        Raises
+        ------
+        JobFailed
+            If it fails or is stopped.
+        """
+        last_lines: list[str] = []
+        while True:
+            description = self._call("describe")  # before the log: its end must be in the log
+            for line in self._log.new_lines():
+                last_lines = [*last_lines[1 - _LAST_LINES :], line]
+                on_line(line)
+            on_look()
+            status = description[self._kind.status_field]
+            if status == "Completed":
+                return description
+            if status in ("Failed", "Stopped"):
+                reason = description.get("FailureReason", "")
+                raise JobFailed(self.name, status, reason, last_lines)
+            time.sleep(self._poll_seconds)
+
+    def _call(self, verb: str, **parameters: Any) -> dict[str, Any]:
+        method = getattr(self._client, self._kind.method(verb))
+        answer: dict[str, Any] = method(**{self._kind.name_field: self.name}, **parameters)
+        return answer
+
+
 class _JobLog:
     """Reads on in a job's CloudWatch log."""
 
-    def __init__(self, client: Any, kind: _Kind, job: str) -> None:
+    def __init__(self, client: Any, group: str | None, job: str) -> None:
         self._client = client
-        self._group = kind.log_group
+        self._group = group
         self._job = job
         self._tokens: dict[str, str] = {}
 
@@ -514,7 +520,7 @@ def built_in_image(region: str) -> str:
         If the built-in is not offered in that region.
     """
     path = "sagemaker/core/image_uri_config/factorization-machines.json"
-    table = json.loads(distribution("sagemaker-core").locate_file(path).read_text())  # type: ignore[attr-defined]
+    table = json.loads(distribution("sagemaker-core").locate_file(path).read_text())
     (version,) = table["versions"].values()
     account = version["registries"].get(region)
     if account is None:

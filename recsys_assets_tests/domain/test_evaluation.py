@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from recsys_assets.domain.evaluation import (
     Ratings,
     choose_biases,

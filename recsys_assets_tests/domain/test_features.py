@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from recsys_assets.domain.features import RatingMatrix, build_rating_matrix
 from recsys_assets.domain.ratings.filtering import FilterRules, filter_ratings
 from recsys_assets_tests.domain.literal_ratings import random_ratings, write_ratings

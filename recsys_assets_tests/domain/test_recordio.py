@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
 from recsys_assets.domain.recordio import (
     RecordIOError,
     decode_recordio,
@@ -14,7 +16,6 @@ from recsys_assets.domain.recordio import (
     read_recordio,
     write_recordio,
 )
-from scipy.sparse import csr_matrix
 
 # Made with write_spmatrix_to_sparse_tensor of sagemaker 2.257.7; see sdk_golden.py.
 TWO_HOT = csr_matrix(np.array([[1, 0, 0, 1, 0], [0, 1, 0, 0, 1]], dtype=np.float32))
@@ -32,7 +33,9 @@ def matrices(draw: st.DrawFn) -> tuple[csr_matrix, np.ndarray | None]:
     number = st.floats(width=32, allow_nan=False, allow_infinity=False)
     rows = draw(
         st.lists(
-            st.dictionaries(st.integers(0, columns - 1), number, max_size=40), min_size=1, max_size=8
+            st.dictionaries(st.integers(0, columns - 1), number, max_size=40),
+            min_size=1,
+            max_size=8,
         )
     )
     keys = [sorted(row) for row in rows]
@@ -42,7 +45,9 @@ def matrices(draw: st.DrawFn) -> tuple[csr_matrix, np.ndarray | None]:
     matrix = csr_matrix((data, indices, indptr), shape=(len(rows), columns))
     labels = None
     if draw(st.booleans()):
-        labels = np.array(draw(st.lists(number, min_size=len(rows), max_size=len(rows))), np.float32)
+        labels = np.array(
+            draw(st.lists(number, min_size=len(rows), max_size=len(rows))), np.float32
+        )
     return matrix, labels
 
 

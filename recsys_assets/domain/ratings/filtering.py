@@ -68,7 +68,7 @@ class FilterReport:
 def filter_ratings(
     ratings: Path, filtered: Path, rules: FilterRules, *, memory_limit: str = "1GB"
 ) -> FilterReport:
-    """Write the ratings that remain after the long-tail filter.
+    r"""Write the ratings that remain after the long-tail filter.
 
     A pair rated twice keeps the latest review date, then the highest review id, then the highest
     rating. A video with several titles has the most frequent one, then the smallest.
@@ -83,7 +83,7 @@ def filter_ratings(
         order of a seeded hash of the pair, then customer, then video; as the same hash decides the
         split, each split is one run of rows: train, validate, test. The hash is the first 15
         hexadecimal digits of the md5 of ``seed|customer|video``, a ``|`` within an id written
-        ``\\|``.
+        ``\|``.
     memory_limit
         What the engine may hold in memory before it spills to disk beside `filtered`.
 
@@ -110,9 +110,7 @@ def filter_ratings(
         db.execute(
             f"COPY ({_ORDERED_SQL}) TO '{_quoted(filtered)}' (FORMAT parquet, COMPRESSION zstd)"
         )
-        splits = dict(
-            db.execute("SELECT split, count(*) FROM filtered GROUP BY split").fetchall()
-        )
+        splits = dict(db.execute("SELECT split, count(*) FROM filtered GROUP BY split").fetchall())
         rows, customers, videos = db.execute(
             "SELECT count(*), max(customer_index) + 1, max(video_index) + 1 FROM filtered"
         ).fetchall()[0]

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from recsys_assets.domain.ratings.filtering import (
     FilterRules,
     NothingLeftError,
@@ -109,7 +110,9 @@ def test_another_seed_gives_another_split_and_order_of_the_same_rows(tmp_path: P
     one = kept(tmp_path, random_ratings())
     two = kept(tmp_path, random_ratings(), FilterRules(1, 1, seed=1))
     assert [row["customer_id"] for row in one] != [row["customer_id"] for row in two]
-    ignoring_split = [{(r["customer_id"], r["video_id"], r["rating"]) for r in x} for x in (one, two)]
+    ignoring_split = [
+        {(r["customer_id"], r["video_id"], r["rating"]) for r in x} for x in (one, two)
+    ]
     assert ignoring_split[0] == ignoring_split[1]
 
 

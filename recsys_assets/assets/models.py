@@ -1,0 +1,248 @@
+"""Models: trained or tuned on SageMaker, and which of the two counts.
+
+What belongs here: fm_model, tuned_model, selected_model and their config. What does not: following
+jobs and tracking them (``recsys_assets.resources``).
+"""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from dagster import (
+    AssetExecutionContext,
+    AssetKey,
+    AssetOut,
+    Config,
+    Failure,
+    MetadataValue,
+    Output,
+    multi_asset,
+)
+from pydantic import Field
+
+from recsys_assets.io_managers import Document, StoredRecordIO
+from recsys_assets.resources import tracked_jobs
+from recsys_assets.resources.object_store import ObjectStore
+from recsys_assets.resources.sagemaker import Range, Run, SageMaker, Training, Tuning
+from recsys_assets.resources.tracking import MlflowTracking
+
+_ASSET_OF_MODE = {"train": "fm_model", "tune": "tuned_model"}
+
+
+class Hyperparameters(Config):
+    """Hyperparameters of SageMaker's built-in Factorization Machines.
+
+    See "Factorization Machines Hyperparameters" in the Amazon SageMaker developer guide. Those
+    left empty are not sent, so that the built-in's own defaults hold. The defaults here are the
+    ones that `benchmarks/default_hyperparameters.py` compares with others.
+    """
+
+    num_factors: int = Field(default=16, ge=2, le=1000)
+    epochs: int = Field(default=25, ge=1)
+    mini_batch_size: int = Field(default=500, ge=1)
+    bias_lr: float | None = Field(default=None, ge=0)
+    linear_lr: float | None = Field(default=0.0024, ge=0)
+    factors_lr: float | None = Field(default=0.016, ge=0)
+    bias_wd: float | None = Field(default=1e-4, ge=0)
+    linear_wd: float | None = Field(default=2e-4, ge=0)
+    factors_wd: float | None = Field(default=2.2e-3, ge=0)
+    bias_init_method: Literal["normal", "uniform", "constant"] = "normal"
+    bias_init_sigma: float | None = Field(default=None, ge=0)
+    bias_init_scale: float | None = Field(default=None, ge=0)
+    bias_init_value: float | None = None
+    linear_init_method: Literal["normal", "uniform", "constant"] = "normal"
+    linear_init_sigma: float | None = Field(default=None, ge=0)
+    linear_init_scale: float | None = Field(default=None, ge=0)
+    linear_init_value: float | None = None
+    factors_init_method: Literal["normal", "uniform", "constant"] = "normal"
+    factors_init_sigma: float | None = Field(default=0.009, ge=0)
+    factors_init_scale: float | None = Field(default=None, ge=0)
+    factors_init_value: float | None = None
+    clip_gradient: float | None = Field(default=None, gt=0)
+    eps: float | None = Field(default=None, gt=0)
+    rescale_grad: float | None = None
+
+    def as_strings(self, feature_dim: int) -> dict[str, str]:
+        """Return them as the API takes them, with what the platform itself decides."""
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        fixed = {"feature_dim": feature_dim, "predictor_type": "regressor"}
+        return {name: str(value) for name, value in {**given, **fixed}.items()}
+
+
+class RangeConfig(Config):
+    """The range in which a tuning job searches one hyperparameter."""
+
+    min: float
+    max: float
+    scaling: Literal["Auto", "Linear", "Logarithmic", "ReverseLogarithmic"] = "Auto"
+    integer: bool = False
+
+
+# Plain values rather than RangeConfig, because Dagster takes defaults of a mapping as config.
+_RANGES: Any = {
+    "linear_lr": {"min": 5e-4, "max": 1e-2, "scaling": "Logarithmic"},
+    "factors_lr": {"min": 5e-4, "max": 3e-2, "scaling": "Logarithmic"},
+    "factors_wd": {"min": 2e-4, "max": 1e-2, "scaling": "Logarithmic"},
+    "epochs": {"min": 10, "max": 40, "integer": True},
+}
+
+
+class TuningConfig(Config):
+    """A search for the hyperparameters with the lowest RMSE on the validate split."""
+
+    strategy: Literal["Random", "Bayesian", "Hyperband", "Grid"] = "Random"
+    max_jobs: int = Field(default=8, ge=1)
+    max_parallel_jobs: int = Field(default=2, ge=1)
+    seed: int = Field(default=0, ge=0)
+    ranges: dict[str, RangeConfig] = Field(
+        default=_RANGES,
+        description="By hyperparameter; the others keep their values from `hyperparameters`.",
+    )
+
+
+class ModelTrainingConfig(Config):
+    """Whether to train or to tune, and with what."""
+
+    mode: Literal["train", "tune"] = Field(
+        default="train",
+        description="train makes fm_model, tune makes tuned_model. A selection that names one of "
+        "the two alone makes that one, whatever the mode.",
+    )
+    hyperparameters: Hyperparameters = Hyperparameters()
+    tuning: TuningConfig = TuningConfig()
+
+
+@multi_asset(
+    name="model_training",
+    group_name="models",
+    can_subset=True,
+    outs={
+        "fm_model": AssetOut(
+            is_required=False,
+            io_manager_key="document_io_manager",
+            kinds={"sagemaker"},
+            description="The model of one SageMaker training job: its record and its artefact.",
+        ),
+        "tuned_model": AssetOut(
+            is_required=False,
+            io_manager_key="document_io_manager",
+            kinds={"sagemaker"},
+            description="The best model of a SageMaker hyperparameter tuning job.",
+        ),
+        "selected_model": AssetOut(
+            is_required=False,
+            io_manager_key="document_io_manager",
+            description="Which of the two counts from here on.",
+        ),
+    },
+    internal_asset_deps={
+        "fm_model": {AssetKey("protobuf_train"), AssetKey("protobuf_validate")},
+        "tuned_model": {AssetKey("protobuf_train"), AssetKey("protobuf_validate")},
+        "selected_model": {AssetKey("fm_model"), AssetKey("tuned_model")},
+    },
+)
+def model_training(
+    context: AssetExecutionContext,
+    config: ModelTrainingConfig,
+    protobuf_train: StoredRecordIO,
+    protobuf_validate: StoredRecordIO,
+    store: ObjectStore,
+    sagemaker: SageMaker,
+    tracking: MlflowTracking,
+) -> Iterator[Output[Document]]:
+    """Train or tune a factorization machine on SageMaker, and select the model that came out.
+
+    The model that was not asked for is not made in this run. What follows depends on
+    selected_model alone, which is made in either case: a step that depended on both models would
+    be skipped, silently, for want of the one that was not made.
+    """
+    selected = context.selected_output_names
+    named = selected & set(_ASSET_OF_MODE.values())
+    asset = named.pop() if len(named) == 1 else _ASSET_OF_MODE[config.mode]
+    if selected == {"selected_model"}:
+        record = store.require(asset).facts["content"]
+    else:
+        record = _make(
+            context, config, asset, protobuf_train, protobuf_validate, store, sagemaker, tracking
+        )
+        yield Output(Document(record), output_name=asset, metadata=_shown(record))
+    if "selected_model" in selected:
+        yield Output(
+            Document({**record, "asset": asset}),
+            output_name="selected_model",
+            metadata={"selected": asset, **_shown(record)},
+        )
+
+
+def _make(
+    context: AssetExecutionContext,
+    config: ModelTrainingConfig,
+    asset: str,
+    train: StoredRecordIO,
+    validate: StoredRecordIO,
+    store: ObjectStore,
+    sagemaker: SageMaker,
+    tracking: MlflowTracking,
+) -> dict[str, Any]:
+    """Make fm_model or tuned_model and return its record."""
+    if train.fingerprint != validate.fingerprint:
+        raise Failure(
+            "protobuf_train and protobuf_validate come from different sparse_matrix versions; "
+            "materialize both again.",
+            allow_retries=False,
+        )
+    if not train.rows or not validate.rows:
+        raise Failure(
+            f"Expected ratings to train and to validate on, got {train.rows} and {validate.rows}.",
+            allow_retries=False,
+        )
+    run = run_of(context, asset)
+    training = Training(
+        hyperparameters=config.hyperparameters.as_strings(train.feature_dim),
+        train_uri=train.uri,
+        validate_uri=validate.uri,
+        output_uri=store.uri(asset, run.root_run_id, "jobs"),
+    )
+    if asset == "fm_model":
+        record = tracked_jobs.train(sagemaker, tracking, training, run, context)
+    else:
+        tuning = _tuning(config.tuning, training)
+        record = tracked_jobs.tune(sagemaker, tracking, tuning, run, context)
+    return {**record, "fingerprint": train.fingerprint}
+
+
+def _tuning(config: TuningConfig, training: Training) -> Tuning:
+    return Tuning(
+        training=training,
+        ranges=tuple(
+            Range(
+                name,
+                "Integer" if item.integer else "Continuous",
+                item.min,
+                item.max,
+                item.scaling,
+            )
+            for name, item in sorted(config.ranges.items())
+        ),
+        strategy=config.strategy,
+        max_jobs=config.max_jobs,
+        max_parallel_jobs=config.max_parallel_jobs,
+        seed=config.seed,
+    )
+
+
+def run_of(context: AssetExecutionContext, asset: str) -> Run:
+    """Return on whose behalf a step asks for a job."""
+    run = context.run
+    return Run(run.run_id, run.root_run_id or run.run_id, asset)
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "job_name": record["job_name"],
+        "artefact": MetadataValue.text(record["artefact"]),
+        "hyperparameters": MetadataValue.json(record["hyperparameters"]),
+        **record["metrics"],
+        "billable_seconds": record["billable_seconds"],
+        "mlflow_run_id": record["mlflow_run_id"],
+        **({"tuning_job": record["tuning_job"]} if "tuning_job" in record else {}),
+    }

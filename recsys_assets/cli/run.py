@@ -1,0 +1,191 @@
+"""`recsys-assets run`: the main job in this process, and its report.
+
+What belongs here: run config from options, executing the job, collecting what came out. What does
+not: what the job does (``recsys_assets.definitions``) and how the report reads (``report.py``).
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import psutil
+import yaml
+
+from recsys_assets.cli.state import (
+    UserError,
+    ended_by_sigterm,
+    only_one_command,
+    running_services,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from dagster import DagsterEvent, ExecuteJobResult
+
+_ALTERNATIVES = {"train": "fm_model", "tune": "tuned_model"}
+
+
+def run_main_job(
+    ratings: str | None,
+    ratings_format: str | None,
+    state: Path,
+    config: Path | None,
+    summary: Path | None,
+) -> None:
+    """Run the main job on a state folder and print its report.
+
+    Raises
+    ------
+    UserError
+        If the run did not make every asset; the message says which step failed and why.
+    """
+    settings = settings_of(state)
+    run_config = _run_config(ratings, ratings_format, config)
+    with ended_by_sigterm(), only_one_command(state), running_services(settings):
+        began_work = time.time()
+        click.echo(f"{began_work - psutil.Process().create_time():.1f} s to start up")
+        collected = _execute(run_config)
+        collected["state"] = str(state)
+        if summary is not None:
+            summary.parent.mkdir(parents=True, exist_ok=True)
+            summary.write_text(json.dumps(collected, indent=1) + "\n")
+        from recsys_assets.cli.report import print_report
+
+        print_report(collected, settings)
+
+
+def _run_config(
+    ratings: str | None, ratings_format: str | None, config: Path | None
+) -> dict[str, Any]:
+    """Return the file's run config with the options put in their places."""
+    try:
+        content = yaml.safe_load(config.read_text()) if config is not None else {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{config} is not YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise UserError(f"{config}: expected a mapping such as `ops: ...`, got {content!r}")
+    source = ratings
+    if source is not None and not source.startswith("s3://"):
+        path = Path(source)
+        if not path.exists():
+            raise UserError(f"there is no file or folder {source}")
+        source = str(path.absolute())
+    given = {"source": source, "format": ratings_format}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given:
+        ops = content.setdefault("ops", {})
+        raw = ops.setdefault("raw_ratings", {}).setdefault("config", {})
+        raw.update(given)
+    content.setdefault("loggers", {"progress": {}})
+    return content
+
+
+def _execute(run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Execute the main job and return what its summary holds."""
+    from dagster import (
+        DagsterExecutionInterruptedError,
+        DagsterInstance,
+        DagsterInvalidConfigError,
+        execute_job,
+    )
+    from dagster._core.definitions.reconstruct import ReconstructableRepository
+
+    from recsys_assets.definitions import MAIN_JOB, build_defs
+
+    # Through the repository, so that the UI knows the run's code location and can launch it again.
+    repository = ReconstructableRepository.for_module("recsys_assets.definitions", "defs")
+    with DagsterInstance.get() as instance:
+        try:
+            result = execute_job(
+                repository.get_reconstructable_job(MAIN_JOB),
+                instance=instance,
+                run_config=dict(run_config),
+            )
+        except DagsterInvalidConfigError as error:
+            problems = "; ".join(" ".join(e.message.split()) for e in error.errors)
+            raise UserError(f"the config does not fit: {problems}") from error
+        except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+            raise UserError("interrupted") from None
+        with result:
+            _require_everything(result, build_defs())
+            return _summary(result)
+
+
+def _require_everything(result: "ExecuteJobResult", defs: Any) -> None:
+    """Raise unless every asset that the mode calls for has been materialized."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            raise UserError(f"{event.step_key} failed: {_reason(event)}")
+    made = set(_materializations(result))
+    alternatives = set(_ALTERNATIVES.values())
+    expected = {
+        key.to_user_string()
+        for spec in defs.resolve_all_asset_specs()
+        for key in [spec.key]
+        if key.to_user_string() not in alternatives
+    }
+    missing = sorted(expected - made) + ([] if made & alternatives else ["fm_model or tuned_model"])
+    if not result.success or missing:
+        raise UserError(f"the run has not made {', '.join(missing) or 'everything'}")
+
+
+def _reason(event: "DagsterEvent") -> str:
+    """Return the reason of a failed step in one line."""
+    failure = event.step_failure_data
+    if failure.user_failure_data and failure.user_failure_data.description:
+        text = failure.user_failure_data.description
+    else:
+        error = failure.error
+        while error is not None and error.cause is not None:
+            error = error.cause
+        text = error.message if error is not None else "unknown reason"
+    return " ".join(text.split())
+
+
+def _materializations(result: "ExecuteJobResult") -> dict[str, dict[str, Any]]:
+    """Return the metadata values of each asset that was made, by its name."""
+    from dagster import DagsterEventType
+
+    found: dict[str, dict[str, Any]] = {}
+    for event in result.all_events:
+        if event.event_type is not DagsterEventType.ASSET_MATERIALIZATION:
+            continue
+        materialization = event.step_materialization_data.materialization
+        values = {name: value.value for name, value in materialization.metadata.items()}
+        found[materialization.asset_key.to_user_string()] = {**values, "step": event.step_key}
+    return found
+
+
+def _summary(result: "ExecuteJobResult") -> dict[str, Any]:
+    made = _materializations(result)
+    steps = {
+        str(event.step_key): event.step_success_data.duration_ms / 1000
+        for event in result.all_events
+        if event.is_step_success
+    }
+    total = time.time() - psutil.Process().create_time()
+    raw, filtered = made["raw_ratings"], made["filtered_ratings"]
+    evaluation, selected = made["model_evaluation"], made["selected_model"]
+    mode = {asset: mode for mode, asset in _ALTERNATIVES.items()}[selected["selected"]]
+    return {
+        "run_id": result.run_id,
+        "rows_read": raw["rows_read"],
+        "rows_rejected": raw["rows_rejected"],
+        "rows_kept": filtered["rows_kept"],
+        "customers": filtered["customers"],
+        "videos": filtered["videos"],
+        "mode": mode,
+        **{name: evaluation[name] for name in ("test_rmse", "mean_rmse", "bias_rmse")},
+        "validate_rmse": selected["validate_rmse"],
+        "hyperparameters": selected["hyperparameters"],
+        "seconds": {name: round(steps[meta["step"]], 3) for name, meta in made.items()},
+        "check_seconds": round(sum(s for name, s in steps.items() if name.endswith("_checks")), 3),
+        "total_seconds": round(total, 3),
+        "overhead_seconds": round(total - sum(steps.values()), 3),
+        "recommendations": made["recommendations"]["dagster/uri"],
+    }

@@ -1,0 +1,39 @@
+"""`recsys-assets ui`: the Dagster UI on the state folder.
+
+What belongs here: starting `dagster dev` with its services. What does not: definitions.
+"""
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from recsys_assets.cli.state import PROJECT, ended_by_sigterm, running_services, settings_of
+
+_HOST = "127.0.0.1"
+
+
+def serve_ui(state: Path, port: int) -> None:
+    """Serve the UI until interrupted."""
+    settings = settings_of(state)
+    dagster = Path(sys.executable).with_name("dagster")
+    command = [str(dagster), "dev", "--workspace", "workspace.yaml", "--host", _HOST]
+    with ended_by_sigterm(), contextlib.suppress(KeyboardInterrupt), running_services(settings):
+        click.echo(f"Dagster  http://{_HOST}:{port}")
+        click.echo(
+            "MLflow   " + mlflow_command(settings.mlflow_tracking_uri) + "   (in another terminal)"
+        )
+        child = subprocess.Popen([*command, "--port", str(port)], cwd=PROJECT)
+        try:
+            child.wait()
+        finally:
+            child.terminate()
+            child.wait()
+
+
+def mlflow_command(tracking_uri: str) -> str:
+    """Return a shell command that opens MLflow's UI on a tracking database."""
+    mlflow = Path(sys.executable).with_name("mlflow")
+    return f"{mlflow} ui --backend-store-uri {tracking_uri} --host {_HOST} --port 5000"

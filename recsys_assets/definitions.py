@@ -1,0 +1,105 @@
+"""The Dagster definitions, assembled in one explicit place.
+
+What belongs here: which assets, checks, jobs and resources there are. What does not: any of them.
+Loading needs no credentials, no network and no running service.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster import (
+    AssetSelection,
+    Definitions,
+    ExecutorDefinition,
+    define_asset_job,
+    multi_or_in_process_executor,
+)
+
+from recsys_assets.assets import checks, features, models, predictions, ratings
+from recsys_assets.io_managers import (
+    DocumentIOManager,
+    ParquetIOManager,
+    RatingMatrixIOManager,
+    RecordIOManager,
+)
+from recsys_assets.progress import console_logger, progress_logger
+from recsys_assets.resources.aws import AwsClients
+from recsys_assets.resources.object_store import ObjectStore
+from recsys_assets.resources.sagemaker import SageMaker
+from recsys_assets.resources.tracking import MlflowTracking
+from recsys_assets.settings import Settings
+
+MAIN_JOB = "recommender"
+_TEST_ROWS_PER_FILE = 10_000  # keeps a file well below what a batch transform takes at once
+
+
+def build_defs(
+    settings: Settings | None = None, resource_overrides: Mapping[str, Any] | None = None
+) -> Definitions:
+    """Assemble the platform.
+
+    Parameters
+    ----------
+    settings
+        By default those of the environment.
+    resource_overrides
+        Resources to use in place of the platform's own, by their keys.
+    """
+    settings = settings or Settings.from_environment()
+    return Definitions(
+        assets=[
+            ratings.raw_ratings,
+            ratings.filtered_ratings,
+            features.sparse_matrix,
+            features.protobuf_train,
+            features.protobuf_validate,
+            features.protobuf_test,
+            models.model_training,
+            predictions.batch_predictions,
+            predictions.model_evaluation,
+            predictions.recommendations,
+        ],
+        asset_checks=[checks.raw_ratings_checks, checks.filtered_ratings_checks],
+        jobs=[
+            define_asset_job(
+                MAIN_JOB,
+                selection=AssetSelection.all(),
+                description="From landed ratings to recommendations.",
+            )
+        ],
+        resources={**build_resources(settings), **(resource_overrides or {})},
+        executor=_executor(),
+        loggers={"console": console_logger, "progress": progress_logger},
+    )
+
+
+def build_resources(settings: Settings) -> dict[str, Any]:
+    """Build the resources of a deployment; clients are made when they are first used."""
+    local = settings.environment == "local"
+    aws = AwsClients(local=local, region_name=settings.region)
+    store = ObjectStore(aws=aws, bucket=settings.bucket, prefix=settings.prefix)
+    return {
+        "store": store,
+        "sagemaker": SageMaker(
+            aws=aws, role_arn=settings.role_arn, poll_seconds=0.5 if local else 15.0
+        ),
+        "tracking": MlflowTracking(
+            tracking_uri=settings.mlflow_tracking_uri,
+            artifact_location=str(settings.state / "mlflow" / "artifacts") if local else None,
+        ),
+        "parquet_io_manager": ParquetIOManager(store=store),
+        "matrix_io_manager": RatingMatrixIOManager(store=store),
+        "recordio_io_manager": RecordIOManager(store=store),
+        "recordio_chunks_io_manager": RecordIOManager(
+            store=store, rows_per_file=_TEST_ROWS_PER_FILE
+        ),
+        "document_io_manager": DocumentIOManager(store=store),
+    }
+
+
+def _executor() -> ExecutorDefinition:
+    """Run steps in one process: a process a step costs seconds each for nothing here."""
+    return multi_or_in_process_executor.configured({"in_process": {}}, name="in_process_by_default")
+
+
+defs = build_defs()

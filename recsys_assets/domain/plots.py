@@ -1,0 +1,33 @@
+"""Pictures of what the platform measures.
+
+What belongs here: matplotlib figures made from plain frames. What does not: measuring, and how a
+picture is stored or shown.
+"""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_evaluation(predictors: pd.DataFrame, segments: pd.DataFrame) -> "Figure":
+    """Plot the frames of ``evaluation.compare``: RMSE by predictor, and by training ratings."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    bars, *by_segment = figure.subplots(1, 3)
+    shown = predictors["rmse"].iloc[::-1]
+    colours = ["tab:blue" if name == "model" else "tab:gray" for name in shown.index]
+    bars.barh(shown.index, shown, color=colours)
+    bars.bar_label(bars.containers[0], fmt=" %.4f")
+    bars.set(title="Test RMSE", xlim=(0, shown.max() * 1.25))
+    for axes, (segment, rows) in zip(by_segment, segments.groupby("segment"), strict=False):
+        axes.plot(rows["training_ratings"], rows["model_rmse"], "o-", label="model")
+        axes.plot(
+            rows["training_ratings"], rows["bias_rmse"], "o--", label="biases", color="tab:gray"
+        )
+        axes.set(title=f"RMSE by training ratings of the {segment}")
+        axes.legend()
+    return figure

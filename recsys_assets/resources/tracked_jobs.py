@@ -1,0 +1,189 @@
+"""Training and tuning jobs on SageMaker, tracked in MLflow while they run.
+
+What belongs here: how a job's progress becomes log lines of the step and metrics of an MLflow run.
+What does not: requests and polling (``sagemaker.py``), MLflow itself (``tracking.py``).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dagster import AssetExecutionContext
+
+from recsys_assets.resources.sagemaker import (
+    OBJECTIVE,
+    JobFailed,
+    Run,
+    SageMaker,
+    Training,
+    Trial,
+    Tuning,
+    epoch_loss,
+    final_metrics,
+)
+from recsys_assets.resources.tracking import MlflowTracking, TrackedRun
+
+_MLFLOW_STATUS = {"Completed": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}
+
+
+def train(
+    sagemaker: SageMaker,
+    tracking: MlflowTracking,
+    training: Training,
+    run: Run,
+    context: AssetExecutionContext,
+) -> dict[str, Any]:
+    """Run a training job and return its record.
+
+    Raises
+    ------
+    JobFailed
+        If it does not complete.
+    """
+    with (
+        sagemaker.training_job(training, run) as job,
+        tracking.job(job.name, run, training.hyperparameters) as tracked,
+    ):
+        context.log.info(f"training job {job.name}")
+
+        def on_line(line: str) -> None:
+            loss = epoch_loss(line)
+            if loss is not None:
+                epoch, rmse = loss
+                tracked.log_metric("train_rmse", rmse, step=epoch)
+                context.log.info(f"epoch {epoch}: train RMSE {rmse:.4f}")
+            else:
+                context.log.debug(line)
+
+        record = training_record(job.follow(on_line), tracked)
+        tracked.log_metric("validate_rmse", record["metrics"]["validate_rmse"])
+        tracked.tag("artefact", record["artefact"])
+    return record
+
+
+def tune(
+    sagemaker: SageMaker,
+    tracking: MlflowTracking,
+    tuning: Tuning,
+    run: Run,
+    context: AssetExecutionContext,
+) -> dict[str, Any]:
+    """Run a tuning job and return the record of its best training job.
+
+    Raises
+    ------
+    JobFailed
+        If it does not complete, or no training job did.
+    """
+    params = {
+        "strategy": tuning.strategy,
+        "max_jobs": tuning.max_jobs,
+        "max_parallel_jobs": tuning.max_parallel_jobs,
+        "seed": tuning.seed,
+        **{f"range.{r.name}": f"{r.minimum:g} to {r.maximum:g} {r.scaling}" for r in tuning.ranges},
+    }
+    with (
+        sagemaker.tuning_job(tuning, run) as job,
+        tracking.job(job.name, run, params) as parent,
+    ):
+        context.log.info(f"tuning job {job.name}")
+        trials = _TrackedTrials(sagemaker, tracking, parent, run, context, tuning)
+        try:
+            description = job.follow(on_look=lambda: trials.update(sagemaker.trials(job.name)))
+        finally:
+            trials.close()
+        if "BestTrainingJob" not in description:
+            raise JobFailed(job.name, "Failed", "none of its training jobs completed", [])
+        best = description["BestTrainingJob"]["TrainingJobName"]
+        record = training_record(sagemaker.describe_training_job(best), trials.run_of(best))
+        record["tuning_job"] = job.name
+        parent.log_metric("validate_rmse", record["metrics"]["validate_rmse"])
+        parent.tag("best_job", record["job_name"])
+    return record
+
+
+def training_record(description: Mapping[str, Any], tracked: TrackedRun) -> dict[str, Any]:
+    """Return what is kept of a training job: enough to use its model and to find the job again."""
+    metrics = final_metrics(description)
+    if OBJECTIVE not in metrics:
+        raise JobFailed(
+            description["TrainingJobName"],
+            "Completed",
+            f"it reported no {OBJECTIVE}, only {sorted(metrics) or 'nothing'}",
+            [],
+        )
+    renamed = {"validate_rmse": metrics[OBJECTIVE]}
+    if "train:rmse:epoch" in metrics:
+        renamed["train_rmse"] = metrics["train:rmse:epoch"]
+    return {
+        "job_name": description["TrainingJobName"],
+        "job_arn": description["TrainingJobArn"],
+        "artefact": description["ModelArtifacts"]["S3ModelArtifacts"],
+        "hyperparameters": {
+            name: value
+            for name, value in description["HyperParameters"].items()
+            if not name.startswith("_")
+        },
+        "metrics": renamed,
+        "billable_seconds": description.get("BillableTimeInSeconds"),
+        "mlflow_run_id": tracked.run_id,
+    }
+
+
+class _TrackedTrials:
+    """Keeps an MLflow run for each training job of a tuning job."""
+
+    def __init__(
+        self,
+        sagemaker: SageMaker,
+        tracking: MlflowTracking,
+        parent: TrackedRun,
+        run: Run,
+        context: AssetExecutionContext,
+        tuning: Tuning,
+    ) -> None:
+        self._sagemaker = sagemaker
+        self._tracking = tracking
+        self._parent = parent
+        self._run = run
+        self._context = context
+        self._static = tuning.training.hyperparameters
+        self._max_jobs = tuning.max_jobs
+        self._open: dict[str, TrackedRun] = {}
+        self._ended: dict[str, TrackedRun] = {}
+
+    def update(self, trials: list[Trial]) -> None:
+        """Open the runs of new trials and end those of trials that have ended."""
+        for trial in trials:
+            if trial.job_name in self._ended:
+                continue
+            if trial.job_name not in self._open:
+                params = {**self._static, **trial.hyperparameters}
+                self._open[trial.job_name] = self._tracking.open(
+                    trial.job_name, self._run, params, self._parent
+                )
+            if trial.ended:
+                self._end(trial)
+
+    def close(self) -> None:
+        """End the runs of trials that still run: they go down with their tuning job."""
+        for tracked in self._open.values():
+            tracked.end("KILLED")
+
+    def run_of(self, job: str) -> TrackedRun:
+        """Return the run of a trial that has ended."""
+        return self._ended[job]
+
+    def _end(self, trial: Trial) -> None:
+        tracked = self._open.pop(trial.job_name)
+        self._ended[trial.job_name] = tracked
+        for line in self._sagemaker.log_lines(trial.job_name):
+            loss = epoch_loss(line)
+            if loss is not None:
+                tracked.log_metric("train_rmse", loss[1], step=loss[0])
+        if trial.objective is not None:
+            tracked.log_metric("validate_rmse", trial.objective)
+        tracked.end(_MLFLOW_STATUS[trial.status])
+        shown = "no result" if trial.objective is None else f"RMSE {trial.objective:.4f}"
+        self._context.log.info(
+            f"trial {len(self._ended)} of {self._max_jobs} {trial.status}: {shown} on validate"
+        )

@@ -1,0 +1,45 @@
+"""What many tests share: a state folder with the real local services, and real ratings."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from recsys_assets.services.control import start_services, stop_services
+from recsys_assets.settings import Settings
+
+PROJECT = Path(__file__).parent.parent
+REAL_DATA = Path(os.environ.get("RECSYS_TEST_DATA", PROJECT.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """Return the path of a folder of real ratings by its name; the test skips without it."""
+
+    def find(name: str) -> Path:
+        path = REAL_DATA / name
+        if not path.exists():
+            pytest.skip(f"needs real ratings in {path} (RECSYS_TEST_DATA names another folder)")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a state folder of this test process, with the local services running."""
+    state = tmp_path_factory.mktemp("state")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [*os.environ]:
+            if name.startswith(("RECSYS_", "AWS_", "DAGSTER_", "MLFLOW_")):
+                patch.delenv(name)
+        patch.setenv("RECSYS_STATE", str(state))
+        patch.setenv("RECSYS_DAGSTER_STORAGE", str(state / "dagster"))
+        patch.setenv("RECSYS_DAGSTER_LOGS", str(state / "dagster" / "logs"))
+        patch.setenv("DAGSTER_HOME", str(PROJECT))
+        (state / "dagster" / "logs").mkdir(parents=True)
+        found = Settings.from_environment()
+        start_services(found)
+        yield found
+        stop_services(state)

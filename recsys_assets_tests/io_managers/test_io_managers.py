@@ -1,0 +1,229 @@
+"""IO managers through Dagster and a real object store: round trips, visibility, failures."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from dagster import (
+    AssetsDefinition,
+    ExecuteInProcessResult,
+    Output,
+    asset,
+    materialize,
+)
+from scipy.sparse import csr_matrix
+
+from recsys_assets.definitions import build_resources
+from recsys_assets.domain.features import RatingMatrix, build_rating_matrix
+from recsys_assets.domain.ratings.filtering import FilterRules, filter_ratings
+from recsys_assets.domain.recordio import read_recordio
+from recsys_assets.io_managers import (
+    Document,
+    LabelledRows,
+    ParquetFolder,
+    RecordIOManager,
+    StoredRecordIO,
+)
+from recsys_assets.resources.object_store import MissingObjectError, ObjectStore
+from recsys_assets.settings import Settings
+from recsys_assets_tests.domain.literal_ratings import random_ratings, write_ratings
+
+
+@pytest.fixture
+def resources(settings: Settings, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The platform's resources, with a prefix of the test's own."""
+    prefix = request.node.name.replace("[", "-").replace("]", "")
+    return build_resources(Settings(**{**vars(settings), "prefix": prefix}))
+
+
+@pytest.fixture
+def store(resources: dict[str, Any]) -> ObjectStore:
+    return resources["store"].process_config_and_initialize()
+
+
+def producer(value: Any, annotation: Any, io_manager_key: str) -> AssetsDefinition:
+    @asset(name="made", io_manager_key=io_manager_key)
+    def made() -> annotation:
+        return value
+
+    return made
+
+
+def consumer(annotation: Any, into: list[Any]) -> AssetsDefinition:
+    @asset(name="used")
+    def used(made: annotation) -> None:
+        into.append(made)
+
+    return used
+
+
+def round_trip(
+    value: Any, annotation: Any, wanted: Any, key: str, resources: dict[str, Any]
+) -> tuple[Any, ExecuteInProcessResult]:
+    received: list[Any] = []
+    result = materialize(
+        [producer(value, annotation, key), consumer(wanted, received)], resources=resources
+    )
+    return received[0], result
+
+
+def metadata_of(result: ExecuteInProcessResult) -> dict[str, Any]:
+    (event,) = result.asset_materializations_for_node("made")
+    return {name: value.value for name, value in event.metadata.items()}
+
+
+def test_a_data_frame_comes_back_with_its_rows_and_schema_as_metadata(
+    resources: dict[str, Any],
+) -> None:
+    frame = pd.DataFrame({"customer_id": ["a", "b"], "score": np.array([1, 2], np.float32)})
+    loaded, result = round_trip(frame, pd.DataFrame, pd.DataFrame, "parquet_io_manager", resources)
+    pd.testing.assert_frame_equal(loaded, frame)
+    metadata = metadata_of(result)
+    assert metadata["dagster/row_count"] == 2
+    columns = {column.name: column.type for column in metadata["dagster/column_schema"].columns}
+    assert columns == {"customer_id": "string", "score": "float"}
+    assert metadata["dagster/uri"].startswith("s3://recsys/")
+    assert metadata["dagster/uri"].endswith(f"/made/{result.run_id}/data/")
+
+
+def test_a_folder_of_tables_comes_back_whole(resources: dict[str, Any]) -> None:
+    folder = ParquetFolder()
+    pd.DataFrame({"a": [1]}).to_parquet(folder.main)
+    pd.DataFrame({"reason": ["x", "y"]}).to_parquet(folder.path / "rejects.parquet")
+    loaded, _ = round_trip(folder, ParquetFolder, ParquetFolder, "parquet_io_manager", resources)
+    assert loaded.rows() == 1
+    assert loaded.rows("rejects.parquet") == 2
+
+
+def test_a_rating_matrix_comes_back_with_its_id_maps(
+    resources: dict[str, Any], tmp_path: Path
+) -> None:
+    write_ratings(tmp_path / "ratings", random_ratings())
+    filter_ratings(tmp_path / "ratings", tmp_path / "filtered", FilterRules(2, 2))
+    matrix = build_rating_matrix(tmp_path / "filtered")
+    loaded, _ = round_trip(matrix, RatingMatrix, RatingMatrix, "matrix_io_manager", resources)
+    assert loaded.fingerprint() == matrix.fingerprint()
+    assert loaded.split_rows == matrix.split_rows
+    assert loaded.videos.titles.equals(matrix.videos.titles)
+    assert (loaded.features != matrix.features).nnz == 0
+
+
+def test_recordio_is_cut_in_files_and_read_as_a_reference(
+    resources: dict[str, Any], store: ObjectStore, tmp_path: Path
+) -> None:
+    features = csr_matrix(np.eye(25, dtype=np.float32))
+    rows = LabelledRows(features, np.arange(25, dtype=np.float32), "f1")
+    resources["recordio_io_manager"] = RecordIOManager(store=resources["store"], rows_per_file=10)
+    stored, result = round_trip(
+        rows, LabelledRows, StoredRecordIO, "recordio_io_manager", resources
+    )
+    assert stored.files == tuple(f"part-0000{n}.recordio" for n in range(3))
+    assert (stored.rows, stored.feature_dim, stored.fingerprint) == (25, 25, "f1")
+    assert metadata_of(result)["dagster/row_count"] == 25
+    for name in stored.files:
+        store.download(stored.uri + name, tmp_path / name)
+    matrix, labels = read_recordio([tmp_path / name for name in stored.files])
+    assert (matrix != features).nnz == 0
+    assert labels is not None
+    assert labels.tolist() == list(range(25))
+
+
+def test_a_document_comes_back_and_its_files_lie_beside_it(
+    resources: dict[str, Any], store: ObjectStore
+) -> None:
+    document = Document({"rmse": 0.9}, files={"plot.png": b"png"})
+    loaded, result = round_trip(document, Document, Document, "document_io_manager", resources)
+    assert loaded.content == {"rmse": 0.9}
+    uri = metadata_of(result)["dagster/uri"]
+    assert [name.removeprefix(uri) for name in store.list(uri)] == ["document.json", "plot.png"]
+
+
+def test_a_run_reads_its_own_version_though_another_has_become_current(
+    resources: dict[str, Any], store: ObjectStore
+) -> None:
+    received: list[Any] = []
+
+    @asset(io_manager_key="document_io_manager")
+    def made() -> Document:
+        return Document({"by": "this run"})
+
+    @asset(deps=[made])
+    def meanwhile() -> None:
+        store.publish("made", "another-run", Path(), row_count=None, facts={"content": {}})
+
+    @asset(deps=[meanwhile])
+    def used(made: Document) -> None:
+        received.append(made.content)
+
+    result = materialize([made, meanwhile, used], resources=resources)
+    assert received == [{"by": "this run"}]
+    assert store.require("made").run_id == "another-run"
+    assert store.require("made", [result.run_id]).run_id == result.run_id
+
+
+def test_a_missing_input_is_a_permanent_failure_that_names_the_key(
+    resources: dict[str, Any],
+) -> None:
+    result = materialize(
+        [producer(Document({}), Document, "document_io_manager"), consumer(Document, [])],
+        resources=resources,
+        selection="used",
+        raise_on_error=False,
+    )
+    failure = result.failure_data_for_node("used").user_failure_data
+    assert failure is not None
+    assert failure.allow_retries is False
+    assert "made has not been materialized: there is no s3://recsys/" in failure.description
+    assert "/made/current.json. Materialize made first." in failure.description
+
+
+def test_a_changed_object_is_a_permanent_failure_that_names_it(
+    resources: dict[str, Any], store: ObjectStore
+) -> None:
+    frame = pd.DataFrame({"a": [1, 2, 3]})
+    _, result = round_trip(frame, pd.DataFrame, pd.DataFrame, "parquet_io_manager", resources)
+    uri = metadata_of(result)["dagster/uri"] + "data.parquet"
+    store.client.put_object(Bucket="recsys", Key=uri.split("/", 3)[3], Body=b"truncated")
+    with pytest.raises(MissingObjectError, match="is not what was written: expected") as caught:
+        round_trip_of_current(resources)
+    assert uri in str(caught.value.description)
+
+
+def round_trip_of_current(resources: dict[str, Any]) -> None:
+    materialize(
+        [
+            producer(None, pd.DataFrame, "parquet_io_manager"),
+            consumer(pd.DataFrame, []),
+        ],
+        resources=resources,
+        selection="used",
+    )
+
+
+def test_an_upload_that_breaks_off_leaves_the_last_good_version_current(
+    resources: dict[str, Any], store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame = pd.DataFrame({"a": [1]})
+    _, first = round_trip(frame, pd.DataFrame, pd.DataFrame, "parquet_io_manager", resources)
+
+    @asset(name="made", io_manager_key="parquet_io_manager")
+    def broken() -> Output[ParquetFolder]:
+        folder = ParquetFolder()
+        frame.to_parquet(folder.main)
+        (folder.path / "rejects.parquet").symlink_to("/nowhere")
+        return Output(folder)
+
+    result = materialize([broken], resources=resources, raise_on_error=False)
+    assert not result.success
+    assert store.require("made").run_id == first.run_id
+
+
+def test_equal_content_has_an_equal_hash_in_every_run(resources: dict[str, Any]) -> None:
+    hashes = set()
+    for _ in range(2):
+        frame = pd.DataFrame({"a": [1, 2]})
+        _, result = round_trip(frame, pd.DataFrame, pd.DataFrame, "parquet_io_manager", resources)
+        hashes.add(metadata_of(result)["content_hash"])
+    assert len(hashes) == 1
