@@ -6,11 +6,18 @@ What belongs here: the loggers. What does not: what is logged.
 import logging
 import sys
 import time
+from typing import Any
 
 from dagster import InitLoggerContext, colored_console_logger, logger
 from dagster._core.events import DagsterEvent, DagsterEventType
 
 console_logger = colored_console_logger
+
+_SHOWN = (
+    DagsterEventType.STEP_START,
+    DagsterEventType.STEP_SUCCESS,
+    DagsterEventType.STEP_FAILURE,
+)
 
 
 class _ProgressFormatter(logging.Formatter):
@@ -21,24 +28,27 @@ class _ProgressFormatter(logging.Formatter):
         self._began = time.monotonic()
 
     def format(self, record: logging.LogRecord) -> str:
-        meta = getattr(record, "dagster_meta", None)
-        event: DagsterEvent | None = getattr(meta, "dagster_event", None)
-        step = getattr(meta, "step_key", None) or ""
-        text = _event_text(event) if event else getattr(meta, "orig_message", record.getMessage())
+        meta = _dagster_meta(record)
+        event = meta.get("dagster_event")
+        text = _event_text(event) if event else meta.get("orig_message", record.getMessage())
+        step = meta.get("step_key") or ""
         return f"[{time.monotonic() - self._began:6.1f} s] {step:<24} {text}"
+
+
+def _dagster_meta(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what Dagster says about a log record."""
+    return getattr(record, "dagster_meta", {})
 
 
 def _event_text(event: DagsterEvent) -> str:
     if event.event_type is DagsterEventType.STEP_SUCCESS:
         return f"done in {event.step_success_data.duration_ms / 1000:.1f} s"
-    return "started"
+    return "started" if event.event_type is DagsterEventType.STEP_START else "failed"
 
 
 def _is_progress(record: logging.LogRecord) -> bool:
-    event = getattr(getattr(record, "dagster_meta", None), "dagster_event", None)
-    if event is None:
-        return record.levelno >= logging.INFO
-    return event.event_type in (DagsterEventType.STEP_START, DagsterEventType.STEP_SUCCESS)
+    event = _dagster_meta(record).get("dagster_event")
+    return record.levelno >= logging.INFO if event is None else event.event_type in _SHOWN
 
 
 @logger

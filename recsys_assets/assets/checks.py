@@ -93,13 +93,13 @@ def raw_ratings_checks(
     profile = profile_ratings(raw_ratings.main)
     rejected = raw_ratings.rows("rejects.parquet")
     read = profile.rows + rejected
-    commonest = max(profile.star_distribution, key=lambda star: profile.star_distribution[star])
-    share = profile.star_distribution[commonest]
-    missing = max((profile.missing_share[name], name) for name in ("title", "reviewed_at"))
+    commonest = max(profile.star_shares, key=lambda star: profile.star_shares[star])
+    share = profile.star_shares[commonest]
+    missing = max((profile.missing_shares[name], name) for name in ("title", "reviewed_at"))
     judged = {
         "rejected_share": (rejected / read, f"{rejected:,} of {read:,} lines put aside"),
         "missing_share": (missing[0], f"{missing[0]:.1%} of the ratings have no {missing[1]}"),
-        "most_frequent_rating_share": (share, f"{share:.1%} of the ratings are {commonest:g}"),
+        "most_frequent_rating_share": (share, f"{share:.1%} of the ratings are of {commonest} stars"),
         "duplicate_share": (
             profile.duplicate_share,
             f"{profile.duplicate_share:.2%} of the ratings are of a pair rated before",
@@ -117,10 +117,8 @@ def filtered_ratings_checks(
 ) -> Iterator[AssetCheckResult]:
     """Check what a model is to be made from."""
     profile = profile_ratings(filtered_ratings.main)
-    for kind, share in (
-        ("customer", profile.largest_customer_share),
-        ("video", profile.largest_video_share),
-    ):
+    for kind, per_id in (("customer", profile.per_customer), ("video", profile.per_video)):
+        share = per_id.largest_share
         name = f"largest_{kind}_share"
         text = f"one {kind} has {share:.2%} of the ratings"
         yield _result(name, "filtered_ratings", share, getattr(config, name), text)

@@ -111,12 +111,12 @@ def model_evaluation(
     rmse = predictors["rmse"]
     figure = plot_evaluation(predictors, segments)
     metrics = {
-        "test_rmse": rmse["model"],
-        "test_mae": predictors.loc["model", "mae"],
-        "test_mse": predictors.loc["model", "mse"],
-        "bias_rmse": rmse["biases"],
-        "video_mean_rmse": rmse["video_mean"],
-        "mean_rmse": rmse["mean"],
+        "test_rmse": float(rmse["model"]),
+        "test_mae": float(predictors["mae"]["model"]),
+        "test_mse": float(predictors["mse"]["model"]),
+        "bias_rmse": float(rmse["biases"]),
+        "video_mean_rmse": float(rmse["video_mean"]),
+        "mean_rmse": float(rmse["mean"]),
     }
     with tracking.attached(selected_model.content["mlflow_run_id"], context) as mlflow:
         mlflow.log_metrics(metrics)

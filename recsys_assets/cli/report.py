@@ -74,8 +74,8 @@ def _recommendations_of_one(
     summary: Mapping[str, Any], settings: Settings
 ) -> tuple[str, pd.DataFrame]:
     """Return the first customer and what is recommended to them."""
-    store = build_resources(settings)["store"].process_config_and_initialize()
-    with TemporaryDirectory() as folder:
+    configured = build_resources(settings)["store"]
+    with TemporaryDirectory() as folder, configured.process_config_and_initialize_cm() as store:
         path = Path(folder) / MAIN_TABLE
         store.download(summary["recommendations"] + MAIN_TABLE, path)
         batch = next(pq.ParquetFile(path).iter_batches(batch_size=1000)).to_pandas()

@@ -11,13 +11,14 @@ RUNNING or ends them early when a run is launched from the UI, so that jobs do n
 import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster import ConfigurableResource, DagsterExecutionInterruptedError
+from dagster import BetaWarning, ConfigurableResource, DagsterExecutionInterruptedError
 from dagster import build_resources as build_dagster_resources
 from pydantic import Field, PrivateAttr
 
@@ -136,6 +137,11 @@ class MlflowTracking(ConfigurableResource[Any]):
             It has all functions of ``mlflow``, acting on that run.
         """
         _quiet_mlflow()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BetaWarning)
+            yield from self._attached(run_id, context)
+
+    def _attached(self, run_id: str, context: Any) -> Iterator[Any]:
         from dagster_mlflow import mlflow_tracking
 
         status = self.client.get_run(run_id).info.status
@@ -151,6 +157,7 @@ class MlflowTracking(ConfigurableResource[Any]):
             instance=context.instance,
             resource_config={"mlflow": {"config": config}},
             dagster_run=context.run,
+            log_manager=context.log,
         ) as resources:
             mlflow = resources.mlflow
             try:

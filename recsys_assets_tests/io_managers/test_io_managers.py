@@ -1,5 +1,6 @@
 """IO managers through Dagster and a real object store: round trips, visibility, failures."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def resources(settings: Settings, request: pytest.FixtureRequest) -> dict[str, A
 
 
 @pytest.fixture
-def store(resources: dict[str, Any]) -> ObjectStore:
-    return resources["store"].process_config_and_initialize()
+def store(resources: dict[str, Any]) -> Iterator[ObjectStore]:
+    with resources["store"].process_config_and_initialize_cm() as initialised:
+        yield initialised
 
 
 def producer(value: Any, annotation: Any, io_manager_key: str) -> AssetsDefinition:

@@ -1,0 +1,166 @@
+"""The command line: ``python -m recsys_assets.sagemaker_local``.
+
+Reads the arguments, takes the state folder for this process alone, puts the parts together and
+runs until it is told to end or has lost its ground: the state folder, or its parent if asked to.
+"""
+
+import argparse
+import asyncio
+import fcntl
+import ipaddress
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from recsys_assets.sagemaker_local.app import create_app
+from recsys_assets.sagemaker_local.context import Context
+from recsys_assets.sagemaker_local.images import Images, parse_mappings
+from recsys_assets.sagemaker_local.jobs.scheduler import Scheduler
+from recsys_assets.sagemaker_local.s3 import ObjectStore
+from recsys_assets.sagemaker_local.store import Store
+
+_LOCK_SECONDS = 10.0
+"""How long to wait for the last endpoint on the same folder, and its programs, to be gone."""
+
+_WATCH_SECONDS = 0.5
+
+_logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run an endpoint until it ends."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    parent = os.getppid()
+    try:
+        if not ipaddress.IPv4Address(options.host).is_loopback:
+            raise ValueError(f"--host must be a loopback address, got {options.host}")
+        images = Images(parse_mappings(options.image))
+        options.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = _take(options.state)
+        store = Store(options.state / "endpoint.sqlite")
+        listener = socket.create_server((options.host, options.port))
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"sagemaker_local: {error}")
+    context = Context(
+        store=store,
+        objects=ObjectStore(),
+        images=images,
+        work_folder=options.state.absolute() / "jobs",
+        lock=lock,
+    )
+    app = create_app(context, Scheduler(context, options.max_jobs), options.host)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=2,
+        )
+    )
+    _logger.info("listening on http://%s:%d", options.host, listener.getsockname()[1])
+    asyncio.run(_serve(server, listener, options.state, parent if options.exit_with_parent else 0))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m recsys_assets.sagemaker_local",
+        description="A local SageMaker endpoint. It reaches S3 as boto3 finds it in the"
+        " environment: AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,"
+        " AWS_DEFAULT_REGION.",
+    )
+    parser.add_argument("--port", type=int, required=True, help="port to listen on")
+    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on")
+    parser.add_argument(
+        "--state",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="where records and logs are kept",
+    )
+    parser.add_argument(
+        "--max-jobs",
+        type=_positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="programs that run at a time; others wait (default: the number of CPUs)",
+    )
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="REPOSITORY=PROGRAM",
+        help="run PROGRAM, with 'train' or 'serve' appended, for images of REPOSITORY; paths in"
+        " it must be absolute (repeatable)",
+    )
+    parser.add_argument(
+        "--exit-with-parent",
+        action="store_true",
+        help="end when the process that started this one has ended",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _take(state: Path) -> int:
+    """Lock a state folder for this process and its programs; return the lock's descriptor.
+
+    Raises
+    ------
+    RuntimeError
+        When another endpoint keeps it locked.
+    """
+    lock = os.open(state / "endpoint.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"another endpoint is using {state}") from None
+            time.sleep(0.05)
+        else:
+            return lock
+
+
+async def _serve(server: uvicorn.Server, listener: socket.socket, state: Path, parent: int) -> None:
+    watch = asyncio.create_task(_watch(server, state, parent))
+    await server.serve(sockets=[listener])
+    watch.cancel()
+
+
+async def _watch(server: uvicorn.Server, state: Path, parent: int) -> None:
+    """End the server when its state folder is gone or, if ``parent`` is not 0, its parent is."""
+    folder = state.stat().st_ino
+    while not server.should_exit:
+        await asyncio.sleep(_WATCH_SECONDS)
+        try:
+            lost = state.stat().st_ino != folder
+        except FileNotFoundError:
+            lost = True
+        if lost:
+            _logger.info("%s is gone", state)
+        if parent and os.getppid() != parent:
+            _logger.info("the parent process is gone")
+            lost = True
+        server.should_exit = server.should_exit or lost
+
+
+if __name__ == "__main__":
+    main()

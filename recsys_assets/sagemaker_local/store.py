@@ -1,0 +1,487 @@
+"""Everything the endpoint remembers, in one SQLite file; the one place that writes SQL.
+
+A resource (training job, model, ...) is one row: its description as JSON, in the words of the
+Describe action of its kind, and beside it the few columns that listings filter and sort by. Log
+events and tags have tables of their own. What a description means is not known here.
+"""
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recsys_assets.sagemaker_local.identity import arn
+
+Description = dict[str, Any]
+"""What Describe tells about a resource, and members that its own module keeps beside that."""
+
+_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE resources (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    parent TEXT,
+    status TEXT,
+    created REAL NOT NULL,
+    modified REAL NOT NULL,
+    description TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+);
+CREATE INDEX resources_by_status ON resources (kind, status, created);
+CREATE INDEX resources_by_parent ON resources (kind, parent) WHERE parent IS NOT NULL;
+CREATE TABLE tags (
+    arn TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (arn, key)
+);
+CREATE TABLE log_streams (
+    stream INTEGER PRIMARY KEY,
+    log_group TEXT NOT NULL,
+    name TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    UNIQUE (log_group, name)
+);
+CREATE TABLE log_events (
+    stream INTEGER NOT NULL REFERENCES log_streams,
+    position INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (stream, position)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of resource.
+
+    Attributes
+    ----------
+    label
+        As in the API's member names: ``TrainingJob`` gives TrainingJobName, TrainingJobArn and
+        TrainingJobStatus.
+    resource_type
+        As in ARNs: ``training-job``.
+    """
+
+    label: str
+    resource_type: str
+
+    @property
+    def name_member(self) -> str:
+        """The member with a resource's name."""
+        return f"{self.label}Name"
+
+    @property
+    def arn_member(self) -> str:
+        """The member with a resource's ARN."""
+        return f"{self.label}Arn"
+
+    @property
+    def status_member(self) -> str:
+        """The member with a resource's status; some kinds have none."""
+        return f"{self.label}Status"
+
+    def arn(self, name: str) -> str:
+        """Return the ARN of the resource of this kind with this name."""
+        return arn(self.resource_type, name)
+
+
+TRAINING_JOB = Kind("TrainingJob", "training-job")
+TUNING_JOB = Kind("HyperParameterTuningJob", "hyper-parameter-tuning-job")
+TRANSFORM_JOB = Kind("TransformJob", "transform-job")
+MODEL = Kind("Model", "model")
+
+KINDS = (TRAINING_JOB, TUNING_JOB, TRANSFORM_JOB, MODEL)
+
+_SORT_COLUMNS = {
+    "Name": "name",
+    "CreationTime": "created",
+    "Status": "status",
+    "FinalObjectiveMetricValue": (
+        "json_extract(description, '$.FinalHyperParameterTuningJobObjectiveMetric.Value')"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which resources of a kind to list, and in which order.
+
+    Attributes
+    ----------
+    sort_by
+        ``Name``, ``CreationTime``, ``Status`` or ``FinalObjectiveMetricValue``. Resources without
+        a value there are not listed; equal ones follow each other by name.
+    after
+        Sort value and name of the last resource that the caller has already seen.
+    limit
+        At most so many; ``None`` for all.
+    created_after, created_before, modified_after, modified_before
+        Seconds since the epoch, exclusive.
+    """
+
+    name_contains: str = ""
+    status: str | None = None
+    parent: str | None = None
+    created_after: float | None = None
+    created_before: float | None = None
+    modified_after: float | None = None
+    modified_before: float | None = None
+    sort_by: str = "CreationTime"
+    descending: bool = False
+    after: tuple[str | float, str] | None = None
+    limit: int | None = None
+
+    def conditions(self) -> Iterator[tuple[str, Sequence[object]]]:
+        """Yield SQL conditions with their parameters."""
+        simple = {
+            "instr(name, ?) > 0": self.name_contains or None,
+            "status = ?": self.status,
+            "parent = ?": self.parent,
+            "created > ?": self.created_after,
+            "created < ?": self.created_before,
+            "modified > ?": self.modified_after,
+            "modified < ?": self.modified_before,
+        }
+        for condition, value in simple.items():
+            if value is not None:
+                yield condition, [value]
+        column = _SORT_COLUMNS[self.sort_by]
+        yield f"{column} IS NOT NULL", []
+        if self.after is not None:
+            value, name = self.after
+            beyond = "<" if self.descending else ">"
+            yield f"({column} {beyond} ? OR ({column} = ? AND name > ?))", [value, value, name]
+
+
+@dataclass(frozen=True)
+class LogStream:
+    """A log stream and the times of its events, in milliseconds since the epoch."""
+
+    name: str
+    created: int
+    first_event: int | None
+    last_event: int | None
+
+
+@dataclass(frozen=True)
+class LogEvent:
+    """One line of a log; ``position`` counts from 0 within its stream."""
+
+    position: int
+    timestamp: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A listed resource and the value that it was sorted by."""
+
+    sort_value: str | float
+    description: Description = field(repr=False)
+
+
+class Store:
+    """The endpoint's memory. Every method is one transaction and safe to call from any thread.
+
+    Parameters
+    ----------
+    path
+        The SQLite file; created if there is none.
+
+    Raises
+    ------
+    RuntimeError
+        When the file was written by another version of the schema.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        # One connection behind a lock: every statement here takes well under a millisecond.
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # Enough for a killed process; only a power cut can take the last commits (and no more).
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._connection.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
+            )
+        elif version != _VERSION:
+            raise RuntimeError(
+                f"{path} has schema version {version}; this endpoint reads version {_VERSION}."
+            )
+
+    def close(self) -> None:
+        """Close the file; the store cannot be used afterwards."""
+        with self._lock:
+            self._connection.close()
+
+    # Resources
+
+    def insert(
+        self,
+        kind: Kind,
+        description: Description,
+        *,
+        tags: Mapping[str, str] | None = None,
+        parent: str | None = None,
+    ) -> bool:
+        """Add a resource with its tags.
+
+        Parameters
+        ----------
+        kind, description
+            What is added; its CreationTime (and LastModifiedTime) is set to now.
+        tags
+            Tags of the resource.
+        parent
+            Name of the resource that this one belongs to (a child's tuning job).
+
+        Returns
+        -------
+        bool
+            False when the name is taken; nothing is changed then.
+        """
+        now = time.time()
+        description["CreationTime"] = description["LastModifiedTime"] = now
+        name = description[kind.name_member]
+        with self._transaction() as connection:
+            added = connection.execute(
+                "INSERT OR IGNORE INTO resources VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    kind.resource_type,
+                    name,
+                    parent,
+                    description.get(kind.status_member),
+                    now,
+                    now,
+                    json.dumps(description),
+                ],
+            ).rowcount
+            if added and tags:
+                self._put_tags(connection, kind.arn(name), tags)
+        return bool(added)
+
+    def get(self, kind: Kind, name: str) -> Description | None:
+        """Return a resource's description, or None."""
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT description FROM resources WHERE kind = ? AND name = ?",
+                [kind.resource_type, name],
+            ).fetchone()
+        return None if row is None else _decoded(row[0])
+
+    @contextlib.contextmanager
+    def edit(self, kind: Kind, name: str) -> Iterator[Description]:
+        """Change a resource's description in place, in one transaction.
+
+        Raises
+        ------
+        KeyError
+            When there is no such resource.
+        """
+        with self._transaction() as connection:
+            description = self.get(kind, name)
+            if description is None:
+                raise KeyError(f"no {kind.resource_type} named {name!r}")
+            yield description
+            description["LastModifiedTime"] = time.time()
+            connection.execute(
+                "UPDATE resources SET status = ?, modified = ?, description = ?"
+                " WHERE kind = ? AND name = ?",
+                [
+                    description.get(kind.status_member),
+                    description["LastModifiedTime"],
+                    json.dumps(description),
+                    kind.resource_type,
+                    name,
+                ],
+            )
+
+    def delete(self, kind: Kind, name: str) -> bool:
+        """Remove a resource and its tags; return whether there was one."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM tags WHERE arn = ?", [kind.arn(name)])
+            removed = connection.execute(
+                "DELETE FROM resources WHERE kind = ? AND name = ?", [kind.resource_type, name]
+            ).rowcount
+        return bool(removed)
+
+    def find(self, kind: Kind, query: Query) -> list[Listed]:
+        """Return the resources of a kind that a query asks for, in its order."""
+        column = _SORT_COLUMNS[query.sort_by]
+        conditions = ["kind = ?"]
+        parameters: list[object] = [kind.resource_type]
+        for condition, values in query.conditions():
+            conditions.append(condition)
+            parameters.extend(values)
+        direction = "DESC" if query.descending else "ASC"
+        statement = (
+            f"SELECT {column}, description FROM resources WHERE {' AND '.join(conditions)}"
+            f" ORDER BY {column} {direction}, name LIMIT ?"
+        )
+        parameters.append(-1 if query.limit is None else query.limit)
+        with self._lock:
+            rows = self._connection.execute(statement, parameters).fetchall()
+        return [Listed(value, _decoded(text)) for value, text in rows]
+
+    def count_children(self, kind: Kind, parent: str) -> dict[tuple[str, str], int]:
+        """Count a parent's resources by status and by ObjectiveStatus."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT status, json_extract(description, '$.ObjectiveStatus'), count(*)"
+                " FROM resources WHERE kind = ? AND parent = ? GROUP BY 1, 2",
+                [kind.resource_type, parent],
+            ).fetchall()
+        return {(status, objective): count for status, objective, count in rows}
+
+    # Tags
+
+    def tags(self, resource_arn: str) -> dict[str, str]:
+        """Return a resource's tags, by key."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT key, value FROM tags WHERE arn = ? ORDER BY key", [resource_arn]
+            ).fetchall()
+        return dict(rows)
+
+    def put_tags(self, resource_arn: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a resource; those with a known key get the new value."""
+        with self._transaction() as connection:
+            self._put_tags(connection, resource_arn, tags)
+
+    # Logs
+
+    def open_log_stream(self, log_group: str, prefix: str, suffix: str) -> int:
+        """Return the number of a group's stream whose name starts with a prefix.
+
+        One named prefix + suffix is created if there is none, so that a job that is started again
+        continues its log.
+        """
+        with self._transaction() as connection:
+            row = connection.execute(
+                "SELECT stream FROM log_streams WHERE log_group = ? AND substr(name, 1, ?) = ?",
+                [log_group, len(prefix), prefix],
+            ).fetchone()
+            if row is not None:
+                return int(row[0])
+            cursor = connection.execute(
+                "INSERT INTO log_streams (log_group, name, created) VALUES (?, ?, ?)",
+                [log_group, prefix + suffix, _milliseconds()],
+            )
+            assert cursor.lastrowid is not None  # noqa: S101 - an INSERT sets it
+            return cursor.lastrowid
+
+    def append_log(self, stream: int, messages: Sequence[str]) -> None:
+        """Add messages to a stream, stamped with the present time."""
+        now = _milliseconds()
+        with self._transaction() as connection:
+            (position,) = connection.execute(
+                "SELECT ifnull(max(position) + 1, 0) FROM log_events WHERE stream = ?", [stream]
+            ).fetchone()
+            connection.executemany(
+                "INSERT INTO log_events VALUES (?, ?, ?, ?)",
+                [
+                    (stream, position + offset, now, message)
+                    for offset, message in enumerate(messages)
+                ],
+            )
+
+    def log_streams(self, log_group: str, prefix: str = "") -> list[LogStream]:
+        """Return a group's streams whose names start with a prefix, by name."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT name, created, min(timestamp), max(timestamp)"
+                " FROM log_streams LEFT JOIN log_events USING (stream)"
+                " WHERE log_group = ? AND substr(name, 1, ?) = ? GROUP BY stream ORDER BY name",
+                [log_group, len(prefix), prefix],
+            ).fetchall()
+        return [LogStream(*row) for row in rows]
+
+    def log_events(
+        self,
+        log_group: str,
+        name: str,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        since: int | None = None,
+        until: int | None = None,
+        limit: int,
+        newest: bool = False,
+    ) -> list[LogEvent] | None:
+        """Return events of a stream in their order, or None when there is no such stream.
+
+        Parameters
+        ----------
+        log_group, name
+            The stream.
+        start, stop
+            Positions: from ``start`` on, up to and without ``stop``.
+        since, until
+            Times in milliseconds since the epoch: from ``since`` on, up to and without ``until``.
+        limit
+            At most so many.
+        newest
+            Which are left out beyond the limit: the older ones, instead of the newer ones.
+        """
+        conditions = ["stream = ?", "position >= ?"]
+        parameters: list[object] = [start]
+        bounds = {"position < ?": stop, "timestamp >= ?": since, "timestamp < ?": until}
+        for condition, bound in bounds.items():
+            if bound is not None:
+                conditions.append(condition)
+                parameters.append(bound)
+        statement = (
+            "SELECT position, timestamp, message FROM log_events"
+            f" WHERE {' AND '.join(conditions)}"
+            f" ORDER BY position {'DESC' if newest else 'ASC'} LIMIT ?"
+        )
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT stream FROM log_streams WHERE log_group = ? AND name = ?",
+                [log_group, name],
+            ).fetchone()
+            if row is None:
+                return None
+            rows = self._connection.execute(statement, [row[0], *parameters, limit]).fetchall()
+        events = [LogEvent(*found) for found in rows]
+        return events[::-1] if newest else events
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @staticmethod
+    def _put_tags(
+        connection: sqlite3.Connection, resource_arn: str, tags: Mapping[str, str]
+    ) -> None:
+        connection.executemany(
+            "INSERT OR REPLACE INTO tags VALUES (?, ?, ?)",
+            [(resource_arn, key, value) for key, value in tags.items()],
+        )
+
+
+def _decoded(text: str) -> Description:
+    description: Description = json.loads(text)
+    return description
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)

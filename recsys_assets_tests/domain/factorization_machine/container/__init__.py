@@ -1,0 +1,1 @@
+"""Tests of the container programs, run as SageMaker runs them: as processes."""

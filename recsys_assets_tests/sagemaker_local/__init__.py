@@ -1,0 +1,1 @@
+"""Tests of the local SageMaker endpoint, driven by unmodified clients."""
