@@ -9,7 +9,7 @@ import pytest
 import yaml
 from dagster import AssetKey, Definitions
 
-from recsys_assets.assets.models import ModelTrainingConfig, TuningConfig
+from recsys_assets.assets.models import ModelTrainingConfig, RangeConfig, TuningConfig
 from recsys_assets.definitions import MAIN_JOB, build_defs
 from recsys_assets.settings import Settings, SettingsError
 
@@ -62,7 +62,9 @@ def test_only_the_batch_transform_depends_on_the_test_split(defs: Definitions) -
             assert spec.key == AssetKey("batch_predictions")
 
 
-@pytest.mark.parametrize("command", [["dagster", "definitions", "validate"], ["dg", "check", "defs"]])
+@pytest.mark.parametrize(
+    "command", [["dagster", "definitions", "validate"], ["dg", "check", "defs"]]
+)
 def test_dagsters_own_checks_pass_without_credentials_network_or_services(
     command: list[str], tmp_path: Path
 ) -> None:
@@ -97,8 +99,10 @@ def test_loading_the_definitions_imports_neither_sagemaker_nor_mlflow() -> None:
 def test_the_tuning_file_says_what_the_defaults_are() -> None:
     content = yaml.safe_load((CONFIGS / "tuning.yaml").read_text())
     given = content["ops"]["model_training"]["config"]
-    default = TuningConfig(ranges=TuningConfig().ranges)
-    assert ModelTrainingConfig.model_validate(given).tuning == default
+    default = TuningConfig()
+    searched = {name: RangeConfig(**item) for name, item in given["tuning"].pop("ranges").items()}
+    assert searched == {name: RangeConfig(**item) for name, item in default.ranges.items()}
+    assert TuningConfig(**given["tuning"]) == default
     assert given["mode"] == "tune"
 
 
