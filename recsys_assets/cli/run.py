@@ -16,7 +16,7 @@ import yaml
 
 from recsys_assets.cli.state import (
     UserError,
-    ended_by_sigterm,
+    interruptible,
     only_one_command,
     running_services,
     settings_of,
@@ -44,7 +44,7 @@ def run_main_job(
     """
     settings = settings_of(state)
     run_config = _run_config(ratings, ratings_format, config)
-    with ended_by_sigterm(), only_one_command(state), running_services(settings):
+    with interruptible(), only_one_command(state), running_services(settings):
         began_work = time.time()
         click.echo(f"{began_work - psutil.Process().create_time():.1f} s to start up")
         collected = _execute(run_config)

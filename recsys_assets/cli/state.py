@@ -87,14 +87,20 @@ def only_one_command(state: Path) -> Iterator[None]:
 
 
 @contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into KeyboardInterrupt, so that what was started is stopped."""
+def interruptible() -> Iterator[None]:
+    """Let SIGINT and SIGTERM raise KeyboardInterrupt, so that what was started is stopped.
+
+    A shell starts background programs with SIGINT ignored, which children would inherit: Dagster's
+    own ones are told to end by SIGINT.
+    """
 
     def on_signal(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, on_signal)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, on_signal) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from recsys_assets.cli.state import PROJECT, ended_by_sigterm, running_services, settings_of
+from recsys_assets.cli.state import PROJECT, interruptible, running_services, settings_of
 
 _HOST = "127.0.0.1"
 
@@ -20,7 +20,7 @@ def serve_ui(state: Path, port: int) -> None:
     settings = settings_of(state)
     dagster = Path(sys.executable).with_name("dagster")
     command = [str(dagster), "dev", "--workspace", "workspace.yaml", "--host", _HOST]
-    with ended_by_sigterm(), contextlib.suppress(KeyboardInterrupt), running_services(settings):
+    with interruptible(), contextlib.suppress(KeyboardInterrupt), running_services(settings):
         click.echo(f"Dagster  http://{_HOST}:{port}")
         click.echo(
             "MLflow   " + mlflow_command(settings.mlflow_tracking_uri) + "   (in another terminal)"

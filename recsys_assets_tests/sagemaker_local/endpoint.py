@@ -307,4 +307,5 @@ class Endpoint:
         """Return the files of a ``tar.gz`` in S3."""
         content = self.get(uri.removeprefix(f"s3://{BUCKET}/"))
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-            return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]
+            files = {member.name: tar.extractfile(member) for member in tar}
+            return {name: file.read() for name, file in files.items() if file is not None}

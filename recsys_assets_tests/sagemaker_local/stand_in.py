@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,7 +24,11 @@ def train() -> None:
     if "early_model" in hyperparameters:
         (BASE / "model" / "early.txt").write_text(hyperparameters["early_model"])
     if "journal" in hyperparameters:
-        write_journal(Path(hyperparameters["journal"]), "begin")
+        begin_journal(Path(hyperparameters["journal"]))
+    # Start a program that outlives this one, if it is let to.
+    if "descendant" in hyperparameters:
+        left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        Path(hyperparameters["descendant"]).write_text(str(left.pid))
     if hyperparameters.get("ignore_sigterm"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     say("started")
@@ -59,7 +64,8 @@ def train() -> None:
             for path in files
         },
         "environment": {
-            name: os.environ.get(name) for name in ("TRAINING_JOB_NAME", "TRAINING_JOB_ARN", "EXTRA")
+            name: os.environ.get(name)
+            for name in ("TRAINING_JOB_NAME", "TRAINING_JOB_ARN", "EXTRA")
         },
     }
     (BASE / "model" / "seen.json").write_text(json.dumps(seen))
@@ -111,13 +117,23 @@ def serve() -> None:
     HTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
 
 
+def begin_journal(path: Path) -> None:
+    """Note that this process begins, and which of those noted before it still run."""
+    begun = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    for event, pid in begun:
+        if event == "begin" and Path(f"/proc/{pid}").exists():
+            write_journal(path, f"meets-{pid}")
+    write_journal(path, "begin")
+
+
 def write_journal(path: Path, event: str) -> None:
     with path.open("a") as file:
         file.write(f"{event} {os.getpid()}\n")
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

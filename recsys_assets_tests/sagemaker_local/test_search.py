@@ -33,16 +33,13 @@ def test_a_seed_and_a_number_give_the_same_draw_in_every_version() -> None:
         "IntegerParameterRanges": [{"Name": "n", "MinValue": "1", "MaxValue": "100"}],
         "CategoricalParameterRanges": [{"Name": "c", "Values": ["a", "b", "c"]}],
     }
-    assert draw(ranges, 42, 1) == KNOWN_DRAW
+    assert draw(ranges, 42, 1) == {"x": "0.4870762556047491", "n": "3", "c": "b"}
     assert draw(ranges, 42, 1) != draw(ranges, 42, 2)
     assert draw(ranges, 42, 1) != draw(ranges, 43, 1)
 
 
-KNOWN_DRAW: dict[str, str] = {}
-
-
 def test_the_default_seed_is_a_hash_of_the_name() -> None:
-    assert default_seed("tuning") == 0
+    assert default_seed("tuning") == 0xC72DEE7F  # the first digits that sha256sum prints
     assert default_seed("tuning") != default_seed("tuning-2")
 
 
@@ -124,8 +121,6 @@ def test_every_category_is_drawn_about_equally_often() -> None:
         ({**continuous(0, 1), **integer(0, 1)}, "'x' more than once"),
     ],
 )
-def test_ranges_that_cannot_be_searched_are_refused(
-    ranges: dict[str, Any], message: str
-) -> None:
+def test_ranges_that_cannot_be_searched_are_refused(ranges: dict[str, Any], message: str) -> None:
     with pytest.raises(ServiceError, match=message):
         check_ranges(ranges)

@@ -1,4 +1,5 @@
 import io
+import itertools
 import struct
 
 import pytest
@@ -56,7 +57,7 @@ def test_payloads_together_are_the_object_and_each_is_as_full_as_can_be(
     payloads = list(batch(iter(content), "MultiRecord", LIMIT))
     assert b"".join(payloads) == b"".join(content)
     assert all(len(payload) <= LIMIT for payload in payloads)
-    for payload, following in zip(payloads, payloads[1:], strict=False):
+    for payload, following in itertools.pairwise(payloads):
         assert len(payload) + len(following.split(b"\n")[0]) + 1 > LIMIT
 
 

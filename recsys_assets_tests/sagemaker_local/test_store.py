@@ -37,11 +37,18 @@ def test_a_name_is_taken_once_for_each_kind(store: Store) -> None:
 
 def test_an_edit_that_fails_changes_nothing(store: Store) -> None:
     store.insert(TRAINING_JOB, job("a"))
-    with pytest.raises(ZeroDivisionError), store.edit(TRAINING_JOB, "a") as found:
-        found["TrainingJobStatus"] = "Completed"
-        raise ZeroDivisionError
-    assert [item.description["TrainingJobName"] for item in store.find(
-        TRAINING_JOB, Query(status="InProgress"))] == ["a"]
+
+    def failing_edit() -> None:
+        with store.edit(TRAINING_JOB, "a") as found:
+            found["TrainingJobStatus"] = "Completed"
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing_edit()
+    assert [
+        item.description["TrainingJobName"]
+        for item in store.find(TRAINING_JOB, Query(status="InProgress"))
+    ] == ["a"]
 
 
 def test_records_survive_and_another_schema_is_refused(tmp_path: Path) -> None:

@@ -59,9 +59,7 @@ def refusal(action: str, request: object) -> ServiceError:
         ),
     ],
 )
-def test_violations_are_told_in_the_words_of_aws(
-    request_: dict[str, Any], expected: str
-) -> None:
+def test_violations_are_told_in_the_words_of_aws(request_: dict[str, Any], expected: str) -> None:
     error = refusal("DescribeTrainingJob", request_)
     assert (error.code, error.status) == ("ValidationException", 400)
     assert error.message == expected
@@ -167,13 +165,14 @@ def test_every_text_of_every_action_can_be_checked(service: str) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(operation("CreateTrainingJob").input_shape.members and list(
-            operation("CreateTrainingJob").input_shape.members
-        )) | st.text(max_size=5),
-        inner,
-        max_size=5,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(list(operation("CreateTrainingJob").input_shape.members))
+            | st.text(max_size=5),
+            inner,
+            max_size=5,
+        )
     ),
     max_leaves=20,
 )
@@ -196,7 +195,7 @@ def test_what_a_table_does_not_name_is_refused_by_name() -> None:
     )
     with pytest.raises(ServiceError, match=r"does not support Channels\.Shuffle\.Seed\."):
         refuse_unsupported({"Channels": [{"Shuffle": {"Seed": 1}}]}, supported)
-    with pytest.raises(ServiceError, match="supports only 'File' for Channels.Mode, not 'Pipe'"):
+    with pytest.raises(ServiceError, match=r"supports only 'File' for Channels\.Mode, not 'Pipe'"):
         refuse_unsupported({"Channels": [{"Mode": "File"}, {"Mode": "Pipe"}]}, supported)
 
 

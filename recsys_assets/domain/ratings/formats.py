@@ -186,7 +186,7 @@ def recognise_lines(lines: Sequence[str], wanted: Wanted) -> Layout:
     if "\t" in header:
         names, container = header.split("\t"), Container.DELIMITED
     else:
-        names, container = next(csv.reader([header])), Container.CSV
+        names, container = _csv_names(header), Container.CSV
     named = _by_names(names, container, wanted)
     if named and not named.missing:
         return replace(named.layout, header_line=header_line)
@@ -255,6 +255,13 @@ def _by_names(names: Sequence[str], container: Container, wanted: Wanted) -> _Na
             )
             found.append(_Named(layout, missing, came))
     return min(found, key=lambda named: len(named.missing), default=None)
+
+
+def _csv_names(header: str) -> list[str]:
+    try:
+        return next(csv.reader([header]))
+    except csv.Error:  # anything may stand on the first line of a file that is no CSV
+        return [header]
 
 
 def _is_headerless(line: str, separator: str) -> bool:

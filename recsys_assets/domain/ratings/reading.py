@@ -254,7 +254,8 @@ def _read(file: _File) -> Iterator[tuple[pa.RecordBatch, list[Reject]]]:
         trouble = Reject(1, Reason.UNREADABLE_FILE, file.trouble.encode())
         yield pa.RecordBatch.from_pylist([], schema=RATINGS_SCHEMA), [trouble]
         return
-    titles = {} if "title" in file.layout.positions else titles_beside(file.path, file.layout)
+    has_title_file = file.layout.format in (MOVIELENS, MOVIETWEETINGS)
+    titles = titles_beside(file.path, file.layout) if has_title_file else {}
     try:
         for fields in read_fields(file.path, file.layout):
             yield _checked(fields, file.name, file.layout, titles)
@@ -391,7 +392,8 @@ class _Sink:
 
     def append(self, batch: pa.RecordBatch) -> None:
         self.rows += len(batch)
-        self._waiting.append(batch)
+        if len(batch):
+            self._waiting.append(batch)
         if sum(map(len, self._waiting)) >= _ROW_GROUP_ROWS:
             self._flush()
 

@@ -45,7 +45,7 @@ class Reason(StrEnum):
     UNREADABLE_FILE = "unreadable file"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reject:
     """A row put aside.
 

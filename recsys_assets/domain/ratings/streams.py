@@ -13,10 +13,10 @@ from typing import BinaryIO
 
 from recsys_assets.domain.ratings.rejects import RatingsError, Reason
 
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 2 << 20
 LONGEST_LINE = 16 << 20  # bytes; a longer one is a reject, not a reason to hold a file in memory
 
-_GZIP_READ_BYTES = 1 << 20
+_GZIP_READ_BYTES = 1 << 19
 _GZIP_MAGIC = b"\x1f\x8b"
 _OTHER_MAGIC = {
     b"\x28\xb5\x2f\xfd": "Zstandard",

@@ -15,16 +15,16 @@ from recsys_assets.domain.ratings.streams import read_blocks
 def titles_beside(ratings: Path, layout: Layout) -> dict[str, str]:
     """Title of each video, from the title file in the folder of `ratings`; empty without one.
 
-    ``movies.csv`` belongs to ``ratings.csv``, ``movies.dat`` to ratings with ``::``, ``u.item`` to
-    those with tabs. Lines are UTF-8 or, where they are not, Latin-1. A line without id and title
-    is passed over; of two titles for one video the smaller counts.
+    ``movies.csv`` belongs to ratings with a header, ``movies.dat`` to ratings with ``::``,
+    ``u.item`` to those with tabs. Lines are UTF-8 or, where they are not, Latin-1. A line without
+    id and title is passed over; of two titles for one video the smaller counts.
 
     Raises
     ------
     RatingsError
         If the title file is compressed in another way than gzip.
     """
-    if layout.container == Container.CSV:
+    if layout.container != Container.DELIMITED:
         name, split = "movies.csv", _split_csv
     elif layout.separator == b"::":
         name, split = "movies.dat", _split_dat

@@ -69,6 +69,7 @@ def test_parquet_columns_count_as_a_header() -> None:
         ([""], AUTO, "expected Amazon .* or MovieLens .* or MovieTweetings .* it is empty"),
         (["", "\r", ""], AUTO, "it holds only blank lines"),
         (["hello"], AUTO, "expected Amazon .*; it begins with 'hello'"),
+        (["\x89PNG\r\x1a\0"], AUTO, r"expected Amazon .*; it begins with .*PNG\\r"),
         (
             ["customer_id\tproduct_id\treview_date"],
             AUTO,

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys_assets.domain.ratings import streams
+from recsys_assets.domain.ratings import fields, streams
 from recsys_assets.domain.ratings.reading import RatingsError, TableColumns, read_ratings
 from recsys_assets_tests.domain.ratings.rating_files import (
     AMAZON_HEADER,
@@ -169,6 +169,11 @@ def test_windows_line_ends_bom_blank_lines_and_a_missing_last_line_end_change_no
     assert not other.rejects
 
 
+def test_a_windows_line_end_is_no_part_of_the_last_column(tmp_path: Path) -> None:
+    data = b"star_rating\tproduct_id\tcustomer_id\r\n3\tB1\t11\r\n4\tB1\t12\r"
+    assert read_bytes(tmp_path, "reviews.tsv", data).column("customer_id") == ["11", "12"]
+
+
 def test_a_rating_needs_no_title_date_or_review_id(tmp_path: Path) -> None:
     header = b"star_rating\tcustomer_id\tproduct_id\n"
     outcome = read_bytes(tmp_path, "reviews.tsv", header + b"3\t1\tB1\n")
@@ -304,7 +309,7 @@ def test_where_blocks_end_makes_no_difference(
 
 def test_movielens_csv_takes_its_titles_from_beside_it(tmp_path: Path) -> None:
     (tmp_path / "movies.csv").write_text(
-        'movieId,title,genres\n10,"Movie, The (1995)",Drama\n20,Other,Drama\n20,Another,Drama\n'
+        'movieId,title,genres\n10,"Movie, The (1995)",Drama\n20,Another,Drama\n20,Other,Drama\n'
         '30,"Not closed,Drama\n40,Plain,Drama\n',
         encoding="utf-8",
     )
@@ -424,6 +429,16 @@ def test_a_quote_that_is_never_closed_does_not_cost_the_rest_of_the_file(tmp_pat
     assert outcome.report.rows_kept == 20_000
 
 
+def test_each_reject_of_a_table_of_many_batches_is_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fields, "BLOCK_BYTES", 50)
+    rows = b"".join(b"5,t,c%d,v,,\n" % n if n % 4 else b"few,%d\n" % n for n in range(100))
+    outcome = read_bytes(tmp_path, "table.csv", TABLE + rows)
+    assert outcome.column("line") == [n + 2 for n in range(100) if n % 4]
+    assert [row["line"] for row in outcome.rejects] == [n + 2 for n in range(100) if not n % 4]
+
+
 def test_nul_bytes_and_broken_utf8_in_a_table_are_treated_as_elsewhere(tmp_path: Path) -> None:
     rows = b"5,a\0b,c1,v,,\n5,\xff,c2,v,,\n5,t,c\0,v,,\n5,t,c,\xff,,\n"
     outcome = read_bytes(tmp_path, "table.csv", TABLE + rows)
@@ -453,6 +468,12 @@ def test_a_table_is_read_by_configured_names(tmp_path: Path) -> None:
         2.5,
         "T",
     )
+
+
+def test_a_table_takes_no_titles_from_a_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "movies.csv").write_bytes(b"movieId,title,genres\nv,Not this one's,Drama\n")
+    data = b"customer_id,video_id,rating\nc,v,5\n"
+    assert read_bytes(tmp_path, "table.csv", data).column("title") == [None]
 
 
 def test_parquet_values_of_any_type_are_read_as_their_text(tmp_path: Path) -> None:

@@ -1,0 +1,210 @@
+import re
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from recsys_assets.sagemaker_local.jobs.search import draw
+from recsys_assets_tests.sagemaker_local.endpoint import Endpoint, eventually
+
+RANGES = {
+    "ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}],
+    "IntegerParameterRanges": [{"Name": "n", "MinValue": "2", "MaxValue": "5"}],
+    "CategoricalParameterRanges": [{"Name": "method", "Values": ["normal", "uniform"]}],
+}
+
+NOTHING = {"Completed": 0, "InProgress": 0, "RetryableError": 0, "NonRetryableError": 0}
+
+
+def score(child: dict[str, Any]) -> float:
+    return (float(child["TunedHyperParameters"]["x"]) - 0.3) ** 2
+
+
+def test_a_random_search_finds_the_best_of_its_children(endpoint: Endpoint) -> None:
+    endpoint.tune("search", RANGES, jobs=4, parallel=4, static={"seconds": 0}, RandomSeed=7)
+    job = endpoint.ended_tuning_job("search")
+
+    assert job["HyperParameterTuningJobStatus"] == "Completed"
+    assert job["TrainingJobStatusCounters"] == {**NOTHING, "Completed": 4, "Stopped": 0}
+    assert job["ObjectiveStatusCounters"] == {"Succeeded": 4, "Pending": 0, "Failed": 0}
+    assert job["HyperParameterTuningEndTime"] >= job["CreationTime"]
+    children = endpoint.children("search")
+    names = [child["TrainingJobName"] for child in children]
+    assert [re.sub("[0-9a-f]{8}$", "8hex", name) for name in names] == [
+        f"search-00{number}-8hex" for number in (1, 2, 3, 4)
+    ]
+    # What is tried depends on the seed alone, not on which child ends first.
+    tuned = [child["TunedHyperParameters"] for child in children]
+    assert tuned == [draw(RANGES, 7, number) for number in (1, 2, 3, 4)]
+
+    best = min(children, key=score)
+    assert job["BestTrainingJob"] == best
+    assert best["FinalHyperParameterTuningJobObjectiveMetric"] == {
+        "Type": "Minimize",
+        "MetricName": "objective",
+        "Value": pytest.approx(score(best)),
+    }
+    assert {child["ObjectiveStatus"] for child in children} == {"Succeeded"}
+    child = endpoint.training_job(best["TrainingJobName"])
+    assert child["TuningJobArn"] == job["HyperParameterTuningJobArn"]
+    assert child["HyperParameters"] == {
+        "seconds": "0",
+        "_tuning_objective_metric": "objective",
+        **best["TunedHyperParameters"],
+    }
+    metrics = {metric["MetricName"] for metric in child["FinalMetricDataList"]}
+    assert metrics == {"objective", "ObjectiveMetric"}
+
+
+def test_the_best_is_the_highest_when_it_is_maximized(endpoint: Endpoint) -> None:
+    endpoint.tune("highest", RANGES, jobs=3, parallel=3, kind="Maximize")
+    job = endpoint.ended_tuning_job("highest")
+    assert job["BestTrainingJob"] == max(endpoint.children("highest"), key=score)
+
+
+def test_children_are_listed_by_their_objective(endpoint: Endpoint) -> None:
+    endpoint.tune("ranked", RANGES, jobs=3, parallel=3)
+    endpoint.ended_tuning_job("ranked")
+    by_name = endpoint.children("ranked")
+    ranked = endpoint.children("ranked", SortBy="FinalObjectiveMetricValue", SortOrder="Descending")
+    assert ranked == sorted(by_name, key=score, reverse=True)
+    assert endpoint.children("ranked", StatusEquals="Failed") == []
+
+
+def test_no_more_children_run_at_a_time_than_allowed(endpoint: Endpoint) -> None:
+    endpoint.tune("narrow", RANGES, jobs=3, parallel=1, static={"seconds": 0.2})
+    launched = set()
+    while True:
+        job = endpoint.tuning_job("narrow")
+        counters = job["TrainingJobStatusCounters"]
+        objectives = job["ObjectiveStatusCounters"]
+        assert counters["InProgress"] <= 1
+        assert objectives["Pending"] == counters["InProgress"]
+        assert objectives["Succeeded"] == counters["Completed"]
+        launched.add(sum(counters.values()))
+        if job["HyperParameterTuningJobStatus"] != "InProgress":
+            break
+    assert counters == {**NOTHING, "Completed": 3, "Stopped": 0}
+    assert launched >= {1, 2, 3}
+
+
+def test_stopping_a_search_stops_its_children_and_keeps_the_best_so_far(
+    endpoint: Endpoint,
+) -> None:
+    ranges = {"CategoricalParameterRanges": [{"Name": "seconds", "Values": ["0", "600"]}]}
+    # With this seed the first child is quick and the others are slow.
+    seed = next(
+        seed
+        for seed in range(1000)
+        if [draw(ranges, seed, number)["seconds"] for number in (1, 2, 3)] == ["0", "600", "600"]
+    )
+    endpoint.tune("halted", ranges, jobs=9, parallel=2, static={"x": 0.5}, RandomSeed=seed)
+
+    def two_are_slow() -> bool:
+        counters = endpoint.tuning_job("halted")["TrainingJobStatusCounters"]
+        return bool(counters["Completed"] == 1 and counters["InProgress"] == 2)
+
+    eventually(two_are_slow)
+    endpoint.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName="halted")
+    job = endpoint.ended_tuning_job("halted")
+    assert job["HyperParameterTuningJobStatus"] == "Stopped"
+    assert job["TrainingJobStatusCounters"] == {**NOTHING, "Completed": 1, "Stopped": 2}
+    assert job["BestTrainingJob"]["TunedHyperParameters"] == {"seconds": "0"}
+    with pytest.raises(ClientError, match="tuning job is in status Stopped"):
+        endpoint.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName="halted")
+
+
+@pytest.mark.parametrize(
+    ("name", "static", "reason", "counter"),
+    [
+        ("all-fail", {"failure": "no"}, "No training job succeeded after 2", "NonRetryableError"),
+        ("all-mute", {"mute": 1}, "No objective metrics found after running 2", "Completed"),
+    ],
+)
+def test_a_search_without_one_result_fails(
+    endpoint: Endpoint, name: str, static: dict[str, object], reason: str, counter: str
+) -> None:
+    endpoint.tune(name, RANGES, jobs=2, parallel=2, static=static)
+    job = endpoint.ended_tuning_job(name)
+    assert job["HyperParameterTuningJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith(reason)
+    assert job["TrainingJobStatusCounters"][counter] == 2
+    assert job["ObjectiveStatusCounters"] == {"Succeeded": 0, "Pending": 0, "Failed": 2}
+    assert "BestTrainingJob" not in job
+
+
+def test_one_failed_child_does_not_fail_the_search(endpoint: Endpoint) -> None:
+    ranges = {"CategoricalParameterRanges": [{"Name": "exit", "Values": ["0", "3"]}]}
+    seed = next(
+        seed
+        for seed in range(1000)
+        if {draw(ranges, seed, number)["exit"] for number in (1, 2)} == {"0", "3"}
+    )
+    endpoint.tune("mixed", ranges, jobs=2, parallel=2, static={"x": 0.1}, RandomSeed=seed)
+    job = endpoint.ended_tuning_job("mixed")
+    assert job["HyperParameterTuningJobStatus"] == "Completed"
+    assert job["ObjectiveStatusCounters"] == {"Succeeded": 1, "Pending": 0, "Failed": 1}
+    failed = next(
+        child for child in endpoint.children("mixed") if child["TrainingJobStatus"] == "Failed"
+    )
+    assert failed["FailureReason"].endswith("exit code: 3")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"Strategy": "Bayesian"}, r"supports only 'Random' for \S*Strategy, not 'Bayesian'"),
+        ({"TrainingJobEarlyStoppingType": "Auto"}, "supports only 'Off' for"),
+        (
+            {"TuningJobCompletionCriteria": {"TargetObjectiveMetricValue": 0.5}},
+            r"does not support \S*TuningJobCompletionCriteria\.TargetObjectiveMetricValue",
+        ),
+        ({"ResourceLimits": {"MaxParallelTrainingJobs": 1}}, "MaxNumberOfTrainingJobs is required"),
+        (
+            {
+                "HyperParameterTuningJobObjective": {
+                    "Type": "Minimize",
+                    "MetricName": "validation:loss",
+                }
+            },
+            "objective metric 'validation:loss' is not among the algorithm's metrics: objective",
+        ),
+        ({"ParameterRanges": {}}, "at least one range"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_at_once(
+    endpoint: Endpoint, config: dict[str, Any], message: str
+) -> None:
+    request = endpoint.tuning_request("refused", RANGES, jobs=1, parallel=1)
+    request["HyperParameterTuningJobConfig"] |= config
+    with pytest.raises(ClientError, match=f"ValidationException.*{message}"):
+        endpoint.sagemaker.create_hyper_parameter_tuning_job(**request)
+
+
+def test_a_hyperparameter_is_tuned_or_static(endpoint: Endpoint) -> None:
+    with pytest.raises(ClientError, match="'x' is in StaticHyperParameters and in"):
+        endpoint.tune("both", RANGES, jobs=1, parallel=1, static={"x": 1})
+
+
+def test_several_definitions_and_warm_starts_are_refused(endpoint: Endpoint) -> None:
+    request = endpoint.tuning_request("refused", RANGES, jobs=1, parallel=1)
+    several = {**request, "TrainingJobDefinitions": [request["TrainingJobDefinition"]]}
+    with pytest.raises(ClientError, match="does not support TrainingJobDefinitions"):
+        endpoint.sagemaker.create_hyper_parameter_tuning_job(**several)
+    warm = {
+        "WarmStartType": "TransferLearning",
+        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "parent"}],
+    }
+    with pytest.raises(ClientError, match="does not support WarmStartConfig"):
+        endpoint.sagemaker.create_hyper_parameter_tuning_job(**request, WarmStartConfig=warm)
+
+
+def test_a_tuning_jobs_name_is_used_once_and_absent_ones_are_not_found(
+    endpoint: Endpoint,
+) -> None:
+    endpoint.tune("once", RANGES, jobs=1, parallel=1)
+    with pytest.raises(endpoint.sagemaker.exceptions.ResourceInUse, match="already exists"):
+        endpoint.tune("once", RANGES, jobs=1, parallel=1)
+    with pytest.raises(endpoint.sagemaker.exceptions.ResourceNotFound, match="called absent"):
+        endpoint.tuning_job("absent")
+    endpoint.ended_tuning_job("once")
