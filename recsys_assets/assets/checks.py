@@ -95,11 +95,12 @@ def raw_ratings_checks(
     read = profile.rows + rejected
     commonest = max(profile.star_shares, key=lambda star: profile.star_shares[star])
     share = profile.star_shares[commonest]
+    of_one_value = f"{share:.1%} of the ratings are of {commonest} stars"
     missing = max((profile.missing_shares[name], name) for name in ("title", "reviewed_at"))
     judged = {
         "rejected_share": (rejected / read, f"{rejected:,} of {read:,} lines put aside"),
         "missing_share": (missing[0], f"{missing[0]:.1%} of the ratings have no {missing[1]}"),
-        "most_frequent_rating_share": (share, f"{share:.1%} of the ratings are of {commonest} stars"),
+        "most_frequent_rating_share": (share, of_one_value),
         "duplicate_share": (
             profile.duplicate_share,
             f"{profile.duplicate_share:.2%} of the ratings are of a pair rated before",

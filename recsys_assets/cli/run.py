@@ -120,7 +120,8 @@ def _require_everything(result: "ExecuteJobResult", defs: Any) -> None:
     """Raise unless every asset that the mode calls for has been materialized."""
     for event in result.all_events:
         if event.is_step_failure:
-            raise UserError(f"{event.step_key} failed: {_reason(event)}")
+            failed = _failed_checks(result, str(event.step_key))
+            raise UserError(f"{event.step_key} failed: {failed or _reason(event)}")
     made = set(_materializations(result))
     alternatives = set(_ALTERNATIVES.values())
     expected = {
@@ -132,6 +133,22 @@ def _require_everything(result: "ExecuteJobResult", defs: Any) -> None:
     missing = sorted(expected - made) + ([] if made & alternatives else ["fm_model or tuned_model"])
     if not result.success or missing:
         raise UserError(f"the run has not made {', '.join(missing) or 'everything'}")
+
+
+def _failed_checks(result: "ExecuteJobResult", step: str) -> str:
+    """Return what the data checks of a step that failed have found."""
+    from dagster import AssetCheckSeverity
+
+    evaluations = [
+        event.asset_check_evaluation_data
+        for event in result.all_events
+        if event.step_key == step and event.event_type_value == "ASSET_CHECK_EVALUATION"
+    ]
+    return "; ".join(
+        f"{evaluation.check_name}: {evaluation.description}"
+        for evaluation in evaluations
+        if not evaluation.passed and evaluation.severity is AssetCheckSeverity.ERROR
+    )
 
 
 def _reason(event: "DagsterEvent") -> str:

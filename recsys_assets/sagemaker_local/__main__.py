@@ -6,6 +6,7 @@ runs until it is told to end or has lost its ground: the state folder, or its pa
 
 import argparse
 import asyncio
+import contextlib
 import fcntl
 import ipaddress
 import logging
@@ -69,7 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     )
     _logger.info("listening on http://%s:%d", options.host, listener.getsockname()[1])
-    asyncio.run(_serve(server, listener, options.state, parent if options.exit_with_parent else 0))
+    with contextlib.suppress(KeyboardInterrupt):  # raised once all is ended in order
+        asyncio.run(
+            _serve(server, listener, options.state, parent if options.exit_with_parent else 0)
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,6 @@ the protocol. What an action does is not known here.
 """
 
 import contextlib
-import json
 import logging
 import re
 import urllib.parse
@@ -27,7 +26,12 @@ from recsys_assets.sagemaker_local.api import ACTIONS
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.jobs.scheduler import Scheduler
-from recsys_assets.sagemaker_local.validation import check_request, project, service_model
+from recsys_assets.sagemaker_local.validation import (
+    check_request,
+    parse_json,
+    project,
+    service_model,
+)
 
 LARGEST_REQUEST = 1 << 20
 """Bytes that a request's body may have; the largest that clients send are some 100 kB."""
@@ -203,7 +207,6 @@ async def _body(request: Request) -> bytes:
 
 def _decoded(body: bytes) -> object:
     try:
-        content: object = json.loads(body or b"{}")
+        return parse_json(body or b"{}")
     except ValueError as error:
         raise ServiceError("SerializationException", f"The body is not JSON: {error}") from error
-    return content

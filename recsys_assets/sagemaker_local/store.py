@@ -22,6 +22,9 @@ Description = dict[str, Any]
 
 _VERSION = 1
 
+_EVENT_OVERHEAD = 26
+"""Bytes that CloudWatch Logs counts for a log event beside its message."""
+
 _SCHEMA = """
 CREATE TABLE resources (
     kind TEXT NOT NULL,
@@ -417,6 +420,7 @@ class Store:
         since: int | None = None,
         until: int | None = None,
         limit: int,
+        most_bytes: int,
         newest: bool = False,
     ) -> list[LogEvent] | None:
         """Return events of a stream in their order, or None when there is no such stream.
@@ -429,10 +433,10 @@ class Store:
             Positions: from ``start`` on, up to and without ``stop``.
         since, until
             Times in milliseconds since the epoch: from ``since`` on, up to and without ``until``.
-        limit
-            At most so many.
+        limit, most_bytes
+            At most so many, of so many bytes together; but one at least, if there is one.
         newest
-            Which are left out beyond the limit: the older ones, instead of the newer ones.
+            Which are left out beyond these limits: the older ones, instead of the newer ones.
         """
         conditions = ["stream = ?", "position >= ?"]
         parameters: list[object] = [start]
@@ -453,8 +457,13 @@ class Store:
             ).fetchone()
             if row is None:
                 return None
-            rows = self._connection.execute(statement, [row[0], *parameters, limit]).fetchall()
-        events = [LogEvent(*found) for found in rows]
+            events: list[LogEvent] = []
+            for found in self._connection.execute(statement, [row[0], *parameters, limit]):
+                event = LogEvent(*found)
+                most_bytes -= len(event.message.encode()) + _EVENT_OVERHEAD
+                if most_bytes < 0 and events:
+                    break
+                events.append(event)
         return events[::-1] if newest else events
 
     @contextlib.contextmanager

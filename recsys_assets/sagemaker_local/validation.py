@@ -7,6 +7,7 @@ endpoint cannot is refused here by tables (``refuse_unsupported``), never ignore
 """
 
 import functools
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -43,6 +44,8 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
 }
 
+_INTEGER_BITS = {"integer": 32, "long": 64}
+
 # The models' patterns are Java's. Python lacks these classes; the nearest that it has inside
 # brackets are used, which differ on a few marks that no name or tag in practice holds.
 _JAVA_CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": r"\s", r"\p{Alnum}": "a-zA-Z0-9"}
@@ -52,6 +55,23 @@ _JAVA_CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": r"\s", r"\p{Alnum}"
 def service_model(name: str) -> ServiceModel:
     """Load botocore's model of a service by its botocore name (``sagemaker``, ``logs``)."""
     return ServiceModel(botocore.loaders.Loader().load_service_model(name, "service-2"), name)
+
+
+def parse_json(text: bytes) -> object:
+    """Decode JSON as strictly as the standard has it.
+
+    Raises
+    ------
+    ValueError
+        For anything else, including what Python's decoder lets through: ``NaN``, text with lone
+        surrogates (which no database or response can hold) and nesting beyond its depth.
+    """
+    try:
+        value: object = json.loads(text, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return value
 
 
 def check_request(operation: OperationModel, request: object) -> dict[str, Any]:
@@ -143,6 +163,10 @@ def project(shape: Shape, value: Any) -> Any:
     return value
 
 
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
 def _without_nulls(value: object) -> object:
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
@@ -155,7 +179,9 @@ def _check_json_type(shape: Shape, value: object, path: str) -> None:
     expected = _PYTHON_TYPES[shape.type_name]
     # bool is an int to Python and not to JSON.
     if isinstance(value, expected) and (shape.type_name == "boolean") == isinstance(value, bool):
-        return
+        bits = _INTEGER_BITS.get(shape.type_name)
+        if bits is None or -(1 << bits - 1) <= value < 1 << bits - 1:  # type: ignore[operator]
+            return
     raise ServiceError(
         "SerializationException",
         f"{_json_type(value)} can not be converted to {shape.type_name} at '{path or 'request'}'",

@@ -9,6 +9,7 @@ from typing import Any
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError, resource_in_use, validation_error
 from recsys_assets.sagemaker_local.store import Description, Kind, Listed, Query, Store
+from recsys_assets.sagemaker_local.validation import parse_json
 
 _DEFAULT_PAGE = 10
 
@@ -104,11 +105,11 @@ def _token(kind: Kind, last: Listed) -> str:
 
 def _position(token: str) -> tuple[str | float, str]:
     try:
-        position = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
+        position = parse_json(base64.b64decode(token, altchars=b"-_", validate=True))
     except (binascii.Error, ValueError):
         position = None
     match position:
-        case [str() | int() | float() as value, str() as name]:
+        case [str() | float() as value, str() as name]:
             return value, name
         case _:
             raise validation_error(f"Invalid NextToken {token!r}: no List response gave it.")

@@ -10,13 +10,12 @@ from typing import Any
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.identity import ACCOUNT_ID, region
-from recsys_assets.sagemaker_local.store import LogEvent, LogStream
+from recsys_assets.sagemaker_local.store import LogStream
 from recsys_assets.sagemaker_local.validation import ANY, Supported, refuse_unsupported
 
 _MOST_STREAMS = 50
 _MOST_EVENTS = 10_000
 _MOST_BYTES = 1 << 20
-_EVENT_OVERHEAD = 26  # bytes that CloudWatch Logs counts beside each message
 
 _TOKEN = re.compile(r"([fb])/([0-9]{1,18})")
 
@@ -86,11 +85,11 @@ def get_log_events(context: Context, request: dict[str, Any]) -> dict[str, Any]:
         since=request.get("startTime"),
         until=request.get("endTime"),
         limit=limit,
+        most_bytes=_MOST_BYTES,
         newest=not forward,
     )
     if events is None:
         raise _not_found("The specified log stream does not exist.")
-    events = _fitting(events, forward=forward)
     edge = start if stop is None else stop
     first = events[0].position if events else edge
     following = events[-1].position + 1 if events else edge
@@ -106,16 +105,6 @@ def get_log_events(context: Context, request: dict[str, Any]) -> dict[str, Any]:
         "nextForwardToken": f"f/{following}",
         "nextBackwardToken": f"b/{first}",
     }
-
-
-def _fitting(events: list[LogEvent], *, forward: bool) -> list[LogEvent]:
-    """Return as many events as a response may hold, from the end that was asked for."""
-    size = 0
-    for count, event in enumerate(events if forward else reversed(events)):
-        size += len(event.message.encode()) + _EVENT_OVERHEAD
-        if size > _MOST_BYTES and count > 0:
-            return events[:count] if forward else events[-count:]
-    return events
 
 
 def _group(request: dict[str, Any]) -> str:

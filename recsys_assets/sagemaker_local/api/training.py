@@ -38,7 +38,7 @@ SUPPORTED_DEFINITION: Supported = {
     f"{_CHANNEL}.InputMode": ("File",),
     f"{_S3_SOURCE}.S3DataType": ("S3Prefix",),
     f"{_S3_SOURCE}.S3Uri": ANY,
-    f"{_S3_SOURCE}.S3DataDistributionType": ("FullyReplicated",),
+    f"{_S3_SOURCE}.S3DataDistributionType": ANY,  # all the same on one instance
     "OutputDataConfig.S3OutputPath": ANY,
     "OutputDataConfig.CompressionType": ("GZIP",),
     "ResourceConfig.InstanceType": ANY,

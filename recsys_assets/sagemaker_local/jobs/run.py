@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from recsys_assets.sagemaker_local.context import Context
+from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.store import Kind
 
 LONGEST_FAILURE_REASON = 1024
@@ -75,6 +76,8 @@ class Run(abc.ABC):
             self._end("Stopped")
         except JobFailed as failure:
             self._end("Failed", str(failure)[:LONGEST_FAILURE_REASON])
+        except ServiceError as error:
+            self._end("Failed", f"ClientError: {error}"[:LONGEST_FAILURE_REASON])
         except Exception as error:
             if self._interrupted.is_set():
                 return  # a consequence of the interruption

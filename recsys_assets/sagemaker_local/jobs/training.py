@@ -264,7 +264,9 @@ def _write_config(folder: ContainerFolder, job: Description) -> None:
         {
             channel["ChannelName"]: {
                 "TrainingInputMode": "File",
-                "S3DistributionType": "FullyReplicated",
+                "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
+                    "S3DataDistributionType", "FullyReplicated"
+                ),
                 "RecordWrapperType": "None",
                 **({"ContentType": channel["ContentType"]} if "ContentType" in channel else {}),
             }

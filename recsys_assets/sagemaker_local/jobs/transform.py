@@ -219,6 +219,7 @@ class TransformRun(Run):
         if "Accept" in wanted:
             headers["Accept"] = wanted["Accept"]
         strategy = job.get("BatchStrategy", "MultiRecord")
+        server.disconnect()  # it may have closed an idle connection
         with source.open("rb") as records, answers.open("wb") as output:
             pieces = splitting.split(records, given["SplitType"], longest)
             for payload in splitting.batch(pieces, strategy, longest):
@@ -254,6 +255,10 @@ class _Server:
         self.max_retries = client_config.get("InvocationsMaxRetries", 3)
         timeout = client_config.get("InvocationsTimeoutInSeconds", 600)
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+
+    def disconnect(self) -> None:
+        """Close the connection; the next request opens a new one."""
+        self._connection.close()
 
     def answers_ping(self) -> bool:
         """Return whether GET /ping is answered with 200."""
@@ -293,7 +298,7 @@ class _Server:
             response = self._connection.getresponse()
             return response.status, response.read()
         except BaseException:
-            self._connection.close()  # the next request opens it anew
+            self.disconnect()
             raise
 
 
