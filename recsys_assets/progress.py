@@ -18,6 +18,7 @@ _SHOWN = (
     DagsterEventType.STEP_SUCCESS,
     DagsterEventType.STEP_FAILURE,
 )
+_SKIPPED = "Dependencies for step"  # said of each step that a failed one keeps from running
 
 
 class _ProgressFormatter(logging.Formatter):
@@ -47,8 +48,12 @@ def _event_text(event: DagsterEvent) -> str:
 
 
 def _is_progress(record: logging.LogRecord) -> bool:
-    event = _dagster_meta(record).get("dagster_event")
-    return record.levelno >= logging.INFO if event is None else event.event_type in _SHOWN
+    meta = _dagster_meta(record)
+    event = meta.get("dagster_event")
+    if event is not None:
+        return event.event_type in _SHOWN
+    skipped = str(meta.get("orig_message", "")).startswith(_SKIPPED)
+    return record.levelno >= logging.INFO and not skipped
 
 
 @logger
