@@ -1,8 +1,8 @@
 """The HTTP side: AWS's protocols in front of the actions, as an ASGI application.
 
-A request's protocol and action are read off its headers, its body is checked against the service
-model, the action is called in a worker thread, and its answer or error is written in the words of
-the protocol. What an action does is not known here.
+A request's protocol and action are read off its headers, its body is decoded, the action is
+performed in a worker thread, and its answer or error is written in the words of the protocol. Which
+actions there are and what they do is not known here.
 """
 
 import contextlib
@@ -22,16 +22,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from recsys_assets.sagemaker_local.api import ACTIONS
+from recsys_assets.sagemaker_local.api import perform
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.jobs.scheduler import Scheduler
-from recsys_assets.sagemaker_local.validation import (
-    check_request,
-    parse_json,
-    project,
-    service_model,
-)
+from recsys_assets.sagemaker_local.validation import parse_json
 
 LARGEST_REQUEST = 1 << 20
 """Bytes that a request's body may have; the largest that clients send are some 100 kB."""
@@ -106,7 +101,7 @@ class _Dispatcher:
                 content = dict(urllib.parse.parse_qsl(body.decode("utf-8", errors="replace")))
                 action = content.pop("Action", "")
                 content.pop("Version", None)
-            output = await run_in_threadpool(self._call, service, action, content)
+            output = await run_in_threadpool(perform, self._context, service, action, content)
             response = wire.success(action, output)
         except ServiceError as error:
             response = wire.failure(error)
@@ -116,20 +111,6 @@ class _Dispatcher:
             response = wire.failure(failure)
         response.headers["x-amzn-RequestId"] = request_id
         return response
-
-    def _call(self, service: str, action: str, content: object) -> dict[str, Any]:
-        try:
-            function = ACTIONS[service][action]
-        except KeyError:
-            raise ServiceError(
-                "UnknownOperationException",
-                f"The local SageMaker endpoint does not support {service}:{action}.",
-            ) from None
-        operation = service_model(service).operation_model(action)
-        output = function(self._context, check_request(operation, content))
-        shape = operation.output_shape
-        answer: dict[str, Any] = project(shape, output) if shape else {}
-        return answer
 
 
 class _Json:

@@ -44,8 +44,6 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "list": (list,),
 }
 
-_INTEGER_BITS = {"integer": 32, "long": 64}
-
 # The models' patterns are Java's. Python lacks these classes; the nearest that it has inside
 # brackets are used, which differ on a few marks that no name or tag in practice holds.
 _JAVA_CLASSES = {r"\p{L}": r"\w", r"\p{N}": r"\d", r"\p{Z}": r"\s", r"\p{Alnum}": "a-zA-Z0-9"}
@@ -95,7 +93,7 @@ def check_request(operation: OperationModel, request: object) -> dict[str, Any]:
     return cleaned
 
 
-def violations(shape: Shape, value: object, path: str = "") -> Iterator[str]:
+def violations(shape: Shape, value: Any, path: str = "") -> Iterator[str]:
     """Yield what is wrong with a value, one AWS-worded sentence each.
 
     Parameters
@@ -114,14 +112,14 @@ def violations(shape: Shape, value: object, path: str = "") -> Iterator[str]:
     """
     _check_json_type(shape, value, path)
     if isinstance(shape, StructureShape):
-        yield from _structure_violations(shape, value, path)  # type: ignore[arg-type]
+        yield from _structure_violations(shape, value, path)
     elif isinstance(shape, ListShape):
         yield from _constraint_violations(shape, value, path)
-        for position, item in enumerate(value, start=1):  # type: ignore[arg-type, var-annotated]
+        for position, item in enumerate(value, start=1):
             yield from violations(shape.member, item, f"{path}.{position}.member")
     elif isinstance(shape, MapShape):
         yield from _constraint_violations(shape, value, path)
-        for key, item in value.items():  # type: ignore[attr-defined]
+        for key, item in value.items():
             for violation in _constraint_violations(shape.key, key, path):
                 yield f"{violation} (a key of the map)"
             yield from violations(shape.value, item, f"{path}.{key}.member")
@@ -175,12 +173,12 @@ def _without_nulls(value: object) -> object:
     return value
 
 
-def _check_json_type(shape: Shape, value: object, path: str) -> None:
+def _check_json_type(shape: Shape, value: Any, path: str) -> None:
     expected = _PYTHON_TYPES[shape.type_name]
     # bool is an int to Python and not to JSON.
     if isinstance(value, expected) and (shape.type_name == "boolean") == isinstance(value, bool):
-        bits = _INTEGER_BITS.get(shape.type_name)
-        if bits is None or -(1 << bits - 1) <= value < 1 << bits - 1:  # type: ignore[operator]
+        bits = 32 if shape.type_name == "integer" else 64
+        if not isinstance(value, int) or -(1 << bits - 1) <= value < 1 << bits - 1:
             return
     raise ServiceError(
         "SerializationException",

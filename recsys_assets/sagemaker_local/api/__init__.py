@@ -1,8 +1,8 @@
 """The actions, as clients see them: what a request may ask for and what it is answered.
 
 Each module holds the actions of one kind of resource, as functions from the shared context and a
-request that has passed the service model to a response; members that the model's response lacks
-are dropped afterwards. ``ACTIONS`` names them all, by botocore's name of the service.
+request that has passed the service model to a response. ``ACTIONS`` names them all, by botocore's
+name of the service; ``perform`` is the way to them.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +10,8 @@ from typing import Any
 
 from recsys_assets.sagemaker_local.api import logs, models, sts, tags, training, transform, tuning
 from recsys_assets.sagemaker_local.context import Context
+from recsys_assets.sagemaker_local.errors import ServiceError
+from recsys_assets.sagemaker_local.validation import check_request, project, service_model
 
 Action = Callable[[Context, dict[str, Any]], dict[str, Any]]
 
@@ -45,3 +47,33 @@ ACTIONS: Mapping[str, Mapping[str, Action]] = {
         "GetCallerIdentity": sts.get_caller_identity,
     },
 }
+
+
+def perform(context: Context, service: str, action: str, content: object) -> dict[str, Any]:
+    """Check a request, perform its action and return the members that its response has.
+
+    Parameters
+    ----------
+    context
+        The endpoint's shared parts.
+    service, action
+        Botocore's name of the service and AWS's name of the action.
+    content
+        The decoded request.
+
+    Raises
+    ------
+    ServiceError
+        When the action is not supported, or refuses the request.
+    """
+    function = ACTIONS.get(service, {}).get(action)
+    if function is None:
+        raise ServiceError(
+            "UnknownOperationException",
+            f"The local SageMaker endpoint does not support {service}:{action}.",
+        )
+    operation = service_model(service).operation_model(action)
+    output = function(context, check_request(operation, content))
+    shape = operation.output_shape
+    response: dict[str, Any] = project(shape, output) if shape else {}
+    return response

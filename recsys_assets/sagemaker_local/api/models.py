@@ -78,7 +78,10 @@ def list_models(context: Context, request: dict[str, Any]) -> dict[str, Any]:
 
 def container_of(model: Description) -> dict[str, Any]:
     """Return the one container definition of a model."""
-    container: dict[str, Any] = model.get("PrimaryContainer") or model["Containers"][0]
+    container: dict[str, Any]
+    (container,) = (
+        [model["PrimaryContainer"]] if "PrimaryContainer" in model else model["Containers"]
+    )
     return container
 
 
