@@ -85,7 +85,10 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         ),
         "tracking": MlflowTracking(
             tracking_uri=settings.mlflow_tracking_uri,
-            artifact_location=str(settings.state / "mlflow" / "artifacts") if local else None,
+            # MLflow keeps artifacts of a database in the current folder unless told otherwise.
+            artifact_location=str(settings.state / "mlflow" / "artifacts")
+            if settings.mlflow_tracking_uri.startswith("sqlite:")
+            else None,
         ),
         "parquet_io_manager": ParquetIOManager(store=store),
         "matrix_io_manager": RatingMatrixIOManager(store=store),

@@ -144,7 +144,7 @@ class MlflowTracking(ConfigurableResource[Any]):
     def _attached(self, run_id: str, context: Any) -> Iterator[Any]:
         from dagster_mlflow import mlflow_tracking
 
-        status = self.client.get_run(run_id).info.status
+        before = self.client.get_run(run_id).info
         config = {
             "experiment_name": self.experiment,
             "mlflow_tracking_uri": self.tracking_uri,
@@ -163,7 +163,9 @@ class MlflowTracking(ConfigurableResource[Any]):
             try:
                 yield mlflow
             finally:
-                mlflow.end_run(status=status)
+                mlflow.end_run(status=before.status)
+                # dagster-mlflow gives the run the name of the Dagster job.
+                self.client.update_run(run_id, name=before.run_name)
 
     @property
     def client(self) -> "MlflowClient":

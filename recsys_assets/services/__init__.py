@@ -5,5 +5,6 @@ not: the SageMaker endpoint itself (``recsys_assets.sagemaker_local``) and the c
 services (``recsys_assets.resources``).
 
 ``control`` is what others call; ``supervisor`` is the process that owns the two services;
-``record`` is what the one writes down for the other.
+``object_store`` is how one of them is called;
+``record`` is what the supervisor writes down for the others.
 """

@@ -1,7 +1,8 @@
 """The process that owns the local services of one state folder.
 
 What belongs here: choosing ports, starting the object store and the SageMaker endpoint, watching
-them, ending them. What does not: the services themselves, and finding them (``control``).
+them, ending them. What does not: how they are called (``object_store``,
+``recsys_assets.sagemaker_local``) and finding them (``control``).
 
 It ends, with both services, when it is told to (SIGTERM), when one of them ends, or when the state
 folder is deleted. The services end with it even if it is killed, where the system allows (Linux).
@@ -23,6 +24,8 @@ from types import FrameType
 
 import click
 
+from recsys_assets.services import object_store
+from recsys_assets.services.clients import isolated_session
 from recsys_assets.services.record import (
     ProcessIdentity,
     Services,
@@ -36,23 +39,6 @@ _READY_SECONDS = 60
 _GRACE_SECONDS = {"sagemaker": 8.0, "object_store": 3.0}
 _PR_SET_PDEATHSIG = 1
 
-# Every port that `weed mini` listens on: one that is not passed moves silently when it is taken.
-_OBJECT_STORE_PORTS = (
-    "s3.port",
-    "s3.port.grpc",
-    "s3.port.https",
-    "s3.port.iceberg",
-    "s3.port.lance",
-    "master.port",
-    "master.port.grpc",
-    "volume.port",
-    "volume.port.grpc",
-    "filer.port",
-    "filer.port.grpc",
-    "admin.port",
-    "admin.port.grpc",
-    "metricsPort",
-)
 _SAGEMAKER_PORT = "sagemaker"
 
 
@@ -119,8 +105,14 @@ class Supervisor:
         }
         s3_url = s3_endpoint_url or f"http://{_HOST}:{ports['s3.port']}"
         if not s3_endpoint_url:
-            self._start_object_store(ports, environment)
-        self._wait_until("object_store", lambda: _bucket_answers(s3_url, self._bucket, environment))
+            data = self._state / "objects"
+            data.mkdir(parents=True, exist_ok=True)
+            command = object_store.command(data, self._bucket, ports)
+            self._start_child("object_store", command, environment | object_store.environment())
+        session = isolated_session(key, secret, self._region)
+        self._wait_until(
+            "object_store", lambda: object_store.has_bucket(session, s3_url, self._bucket)
+        )
 
         sagemaker_url = f"http://{_HOST}:{ports[_SAGEMAKER_PORT]}"
         self._start_child(
@@ -179,31 +171,6 @@ class Supervisor:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked_to_end.set()
 
-    def _start_object_store(self, ports: dict[str, int], environment: dict[str, str]) -> None:
-        data = self._state / "objects"
-        data.mkdir(parents=True, exist_ok=True)
-        # Tokens that nobody else has close the filer, which would serve objects without asking.
-        tokens = {
-            f"WEED_JWT_{name}_KEY": secrets.token_hex(16)
-            for name in ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
-        }
-        self._start_child(
-            "object_store",
-            [
-                str(Path(sys.executable).with_name("weed")),
-                "mini",
-                f"-dir={data}",
-                f"-ip={_HOST}",
-                f"-ip.bind={_HOST}",
-                f"-bucket={self._bucket}",
-                "-admin.ui=false",
-                "-webdav=false",
-                "-master.telemetry=false",
-                *(f"-{name}={ports[name]}" for name in _OBJECT_STORE_PORTS),
-            ],
-            environment | tokens | {"GOMEMLIMIT": "600MiB"},
-        )
-
     def _start_child(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
         log = (self._folder / f"{name}.log").open("ab")
         with log:
@@ -237,7 +204,7 @@ class Supervisor:
         path = self._folder / "ports.json"
         last = json.loads(path.read_text()) if path.exists() else {}
         chosen: dict[str, int] = {}
-        for name in (*_OBJECT_STORE_PORTS, _SAGEMAKER_PORT):
+        for name in (*object_store.PORTS, _SAGEMAKER_PORT):
             port = asked.get(name)
             if port is not None:
                 if not _is_free(port):
@@ -286,31 +253,6 @@ def _clean_environment() -> dict[str, str]:
 def _end_with_parent() -> None:
     """Ask Linux to end this (child) process when its parent dies, however it dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _bucket_answers(url: str, bucket: str, environment: dict[str, str]) -> bool:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    from recsys_assets.services.clients import isolated_session
-
-    session = isolated_session(
-        environment["AWS_ACCESS_KEY_ID"],
-        environment["AWS_SECRET_ACCESS_KEY"],
-        environment["AWS_DEFAULT_REGION"],
-    )
-    client = session.client("s3", endpoint_url=url)
-    try:
-        client.head_bucket(Bucket=bucket)
-    except ClientError as error:
-        if error.response["Error"]["Code"] != "404":
-            return False
-        try:
-            client.create_bucket(Bucket=bucket)
-        except (BotoCoreError, ClientError):
-            return False
-    except BotoCoreError:
-        return False
-    return True
 
 
 def _accepts(port: int) -> bool:
