@@ -104,20 +104,8 @@ def _fetched_source(
         return path
     if not config.source.startswith("s3://"):
         return Path(config.source)
-    uris = [uri for uri in store.list(config.source) if not uri.endswith("/")]
-    folder = (
-        config.source if config.source.endswith("/") else config.source.rpartition("/")[0] + "/"
-    )
-    if config.source in uris:
-        uris = [config.source]
-    for uri in uris:
-        path = scratch / uri.removeprefix(folder)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        context.log.info(f"fetching {uri}")
-        store.download(uri, path)
-    if not uris:
-        raise Failure(f"There is no object whose name starts with {config.source}.")
-    return scratch / Path(config.source).name if len(uris) == 1 else scratch
+    context.log.info(f"fetching {config.source}")
+    return store.download_tree(config.source, scratch)
 
 
 class FilteredRatingsConfig(Config):

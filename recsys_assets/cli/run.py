@@ -5,6 +5,8 @@ not: what the job does (``recsys_assets.definitions``) and how the report reads 
 """
 
 import json
+import logging
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from dagster import DagsterEvent, ExecuteJobResult
 
 _ALTERNATIVES = {"train": "fm_model", "tune": "tuned_model"}
+_INNER_TYPE = re.compile(r"\{[^{}]*\}")
+# The module of an exception's class, and pydantic's link to its web pages.
+_NOISE = re.compile(r"^[\w.]+\.(?=\w+: )|\s*For further information visit \S+")
 
 
 def run_main_job(
@@ -61,14 +66,7 @@ def _run_config(
     ratings: str | None, ratings_format: str | None, config: Path | None
 ) -> dict[str, Any]:
     """Return the file's run config with the options put in their places."""
-    try:
-        content = yaml.safe_load(config.read_text()) if config is not None else {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{config} is not YAML: {' '.join(str(error).split())}") from error
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise UserError(f"{config}: expected a mapping such as `ops: ...`, got {content!r}")
+    content = _yaml_content(config) if config is not None else {}
     source = ratings
     if source is not None and not source.startswith("s3://"):
         path = Path(source)
@@ -78,10 +76,28 @@ def _run_config(
     given = {"source": source, "format": ratings_format}
     given = {name: value for name, value in given.items() if value is not None}
     if given:
-        ops = content.setdefault("ops", {})
-        raw = ops.setdefault("raw_ratings", {}).setdefault("config", {})
+        raw = content
+        for key in ("ops", "raw_ratings", "config"):
+            raw = raw.setdefault(key, {})
+            if not isinstance(raw, dict):
+                raise UserError(f"{config}: expected a mapping as value of `{key}`, got {raw!r}")
         raw.update(given)
     content.setdefault("loggers", {"progress": {}})
+    return content
+
+
+def _yaml_content(config: Path) -> dict[str, Any]:
+    """Return what a file of run config holds; keys are strings, as in JSON."""
+    try:
+        content = json.loads(json.dumps(yaml.safe_load(config.read_bytes())))
+    except yaml.YAMLError as error:
+        raise UserError(f"{config} is not YAML: {' '.join(str(error).split())}") from error
+    except TypeError as error:
+        raise UserError(f"{config} holds something that is no config: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{config}: expected a mapping such as `ops: ...`, got {content!r}")
     return content
 
 
@@ -97,6 +113,9 @@ def _execute(run_config: Mapping[str, Any]) -> dict[str, Any]:
 
     from recsys_assets.definitions import MAIN_JOB, build_defs
 
+    # An interrupt that falls into SQLAlchemy's closing of a connection is logged with its traceback
+    # before it goes on.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     # Through the repository, so that the UI knows the run's code location and can launch it again.
     repository = ReconstructableRepository.for_module("recsys_assets.definitions", "defs")
     with DagsterInstance.get() as instance:
@@ -107,7 +126,7 @@ def _execute(run_config: Mapping[str, Any]) -> dict[str, Any]:
                 run_config=dict(run_config),
             )
         except DagsterInvalidConfigError as error:
-            problems = "; ".join(" ".join(e.message.split()) for e in error.errors)
+            problems = "; ".join(_problem(e.message) for e in error.errors)
             raise UserError(f"the config does not fit: {problems}") from error
         except (DagsterExecutionInterruptedError, KeyboardInterrupt):
             raise UserError("interrupted") from None
@@ -116,12 +135,24 @@ def _execute(run_config: Mapping[str, Any]) -> dict[str, Any]:
             return _summary(result)
 
 
+def _problem(message: str) -> str:
+    """Return a config error in one line; of the type of a whole mapping only the keys are kept."""
+    text, _, expected = " ".join(message.split()).partition('"{ ')
+    if not expected:
+        return text
+    while _INNER_TYPE.search(expected):
+        expected = _INNER_TYPE.sub("", expected)
+    return text + ", ".join(re.findall(r"(\w+)\??:", expected))
+
+
 def _require_everything(result: "ExecuteJobResult", defs: Any) -> None:
     """Raise unless every asset that the mode calls for has been materialized."""
     for event in result.all_events:
         if event.is_step_failure:
-            failed = _failed_checks(result, str(event.step_key))
-            raise UserError(f"{event.step_key} failed: {failed or _reason(event)}")
+            reason = _failed_checks(result, str(event.step_key)) or _reason(event)
+            if "DagsterExecutionInterruptedError" in reason:
+                raise UserError("interrupted")
+            raise UserError(f"{event.step_key} failed: {reason}")
     made = set(_materializations(result))
     alternatives = set(_ALTERNATIVES.values())
     expected = {
@@ -160,7 +191,7 @@ def _reason(event: "DagsterEvent") -> str:
         error = failure.error
         while error is not None and error.cause is not None:
             error = error.cause
-        text = error.message if error is not None else "unknown reason"
+        text = _NOISE.sub("", error.message) if error is not None else "unknown reason"
     return " ".join(text.split())
 
 

@@ -88,7 +88,7 @@ def only_one_command(state: Path) -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGINT and SIGTERM raise KeyboardInterrupt, so that what was started is stopped.
+    """Let SIGINT and SIGTERM end the block by an exception, so that what was started is stopped.
 
     A shell starts background programs with SIGINT ignored, which children would inherit: Dagster's
     own ones are told to end by SIGINT.
@@ -101,6 +101,8 @@ def interruptible() -> Iterator[None]:
     before = [signal.signal(number, on_signal) for number in numbers]
     try:
         yield
+    except KeyboardInterrupt:
+        raise UserError("interrupted") from None
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

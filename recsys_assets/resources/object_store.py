@@ -203,6 +203,35 @@ class ObjectStore(ConfigurableResource[Any]):
                 raise MissingObjectError(f"Cannot read {uri}: {message}.", uri) from error
             raise
 
+    def download_tree(self, uri: str, folder: Path) -> Path:
+        """Download an object, or all objects below a URI taken for a folder, into `folder`.
+
+        Returns
+        -------
+        pathlib.Path
+            Of the file, or `folder` itself.
+
+        Raises
+        ------
+        MissingObjectError
+            If there is nothing, or an object's name would lead out of `folder`.
+        """
+        if uri in self.list(uri):
+            path = folder / uri.rpartition("/")[2]
+            self.download(uri, path)
+            return path
+        root = uri.rstrip("/") + "/"
+        names = [name.removeprefix(root) for name in self.list(root) if not name.endswith("/")]
+        if not names:
+            raise MissingObjectError(f"There is neither an object {uri} nor one below it.", uri)
+        for name in names:
+            if ".." in PurePosixPath(name).parts:
+                raise MissingObjectError(f"{root}{name} is no name of a file.", root + name)
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.download(root + name, path)
+        return folder
+
     def list(self, uri: str) -> Iterator[str]:
         """Yield the URIs of all objects whose URI starts with `uri`, in the order of their keys."""
         bucket, prefix = split_uri(uri)

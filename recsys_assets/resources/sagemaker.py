@@ -340,16 +340,19 @@ class SageMaker(ConfigurableResource[Any]):
 
     @contextmanager
     def _job(self, kind: _Kind, request: dict[str, Any], run: Run) -> Iterator["RemoteJob"]:
-        job = self._find_or_create(kind, request, run)
+        job, exists = self._find(kind, request, run)
         try:
+            if not exists:
+                job.create(request)
             yield job
         except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+            # A request that is interrupted may have reached SageMaker all the same.
             if self.stop_on_cancel:
                 job.stop()
             raise
 
-    def _find_or_create(self, kind: _Kind, request: dict[str, Any], run: Run) -> "RemoteJob":
-        """Return a job that runs, has completed, or has just been created.
+    def _find(self, kind: _Kind, request: dict[str, Any], run: Run) -> tuple["RemoteJob", bool]:
+        """Return a job that runs or has completed, else one to create; say whether it exists.
 
         A job that failed or was stopped keeps its name for ever; the next try has the next name.
         """
@@ -360,10 +363,9 @@ class SageMaker(ConfigurableResource[Any]):
             job = RemoteJob(kind, name, self._client("sagemaker"), log, self.poll_seconds)
             description = job.describe()
             if description is None:
-                job.create(request)
-                return job
+                return job, False
             if description[kind.status_field] not in ("Failed", "Stopped", "Stopping"):
-                return job
+                return job, True
         raise Failure(f"{base} failed {_TRIES} times", allow_retries=False)
 
     def _client(self, service: str) -> Any:
@@ -403,8 +405,12 @@ class RemoteJob:
             raise
 
     def stop(self) -> None:
-        """Ask SageMaker to stop the job."""
-        self._call("stop")
+        """Ask SageMaker to stop the job; nothing happens if it has ended or was never created."""
+        try:
+            self._call("stop")
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _ABSENT:
+                raise
 
     def follow(
         self,

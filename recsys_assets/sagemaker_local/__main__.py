@@ -26,7 +26,7 @@ from recsys_assets.sagemaker_local.jobs.scheduler import Scheduler
 from recsys_assets.sagemaker_local.s3 import ObjectStore
 from recsys_assets.sagemaker_local.store import Store
 
-_LOCK_SECONDS = 10.0
+_PATIENCE_SECONDS = 10.0
 """How long to wait for the last endpoint on the same folder, and its programs, to be gone."""
 
 _WATCH_SECONDS = 0.5
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError(f"--host must be a loopback address, got {options.host}")
         images = Images(parse_mappings(options.image))
         options.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = _take(options.state)
+        lock = lock_folder(options.state, _PATIENCE_SECONDS)
         store = Store(options.state / "endpoint.sqlite")
         listener = socket.create_server((options.host, options.port))
     except (ValueError, OSError, RuntimeError) as error:
@@ -122,16 +122,28 @@ def _positive(text: str) -> int:
     return number
 
 
-def _take(state: Path) -> int:
-    """Lock a state folder for this process and its programs; return the lock's descriptor.
+def lock_folder(state: Path, patience: float) -> int:
+    """Lock a state folder for this process and its programs.
+
+    Parameters
+    ----------
+    state
+        The folder.
+    patience
+        Seconds to wait for another endpoint, or programs that it left, to be gone.
+
+    Returns
+    -------
+    int
+        Descriptor of the locked file; the lock ends with the last process that holds it.
 
     Raises
     ------
     RuntimeError
-        When another endpoint keeps it locked.
+        When it stays locked.
     """
     lock = os.open(state / "endpoint.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    deadline = time.monotonic() + _LOCK_SECONDS
+    deadline = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

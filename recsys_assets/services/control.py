@@ -83,11 +83,16 @@ def start_services(
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        while supervisor.poll() is None:
-            services = read_services(settings.state)
-            if services is not None and services.supervisor.pid == supervisor.pid:
-                return services, True
-            time.sleep(0.05)
+        try:
+            while supervisor.poll() is None:
+                services = read_services(settings.state)
+                if services is not None and services.supervisor.pid == supervisor.pid:
+                    return services, True
+                time.sleep(0.05)
+        except BaseException:  # interrupted: what is half started must not stay behind
+            supervisor.terminate()
+            supervisor.wait()
+            raise
     lines = log.read_text(errors="replace").strip().splitlines()
     raise ServicesError(lines[-1] if lines else "the local services ended at once")
 

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -207,8 +206,3 @@ def test_lines_that_tell_no_epoch_loss_are_passed_over() -> None:
     line = "[11/22/2026] #quality_metric: host=algo-1, epoch=3, train rmse <loss>=0.91"
     assert epoch_loss(line) == (3, 0.91)
     assert epoch_loss(line.replace("epoch=3,", "epoch=3, batch=0")) is None
-
-
-def test_a_path_is_not_a_uri(store: ObjectStore, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="expected s3://bucket/key, got '/etc/passwd'"):
-        store.download("/etc/passwd", tmp_path / "x")

@@ -1,0 +1,68 @@
+"""The object store resource: fetching sources, and what it refuses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from recsys_assets.definitions import build_resources
+from recsys_assets.resources.object_store import MissingObjectError, ObjectStore
+from recsys_assets.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def store(settings: Settings) -> Iterator[ObjectStore]:
+    with build_resources(settings)["store"].process_config_and_initialize_cm() as resource:
+        for key in ("one.tsv", "one.tsv.old", "folder/a.tsv", "folder/deep/b.tsv", "folder2/c.tsv"):
+            resource.client.put_object(Bucket="recsys", Key=f"in/{key}", Body=key.encode())
+        yield resource
+
+
+def files(folder: Path) -> dict[str, str]:
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
+
+
+def test_an_object_is_fetched_alone_though_others_start_like_it(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    assert store.download_tree("s3://recsys/in/one.tsv", tmp_path) == tmp_path / "one.tsv"
+    assert files(tmp_path) == {"one.tsv": "one.tsv"}
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_folder_is_fetched_whole_and_its_namesakes_are_not(
+    store: ObjectStore, tmp_path: Path, slash: str
+) -> None:
+    assert store.download_tree(f"s3://recsys/in/folder{slash}", tmp_path) == tmp_path
+    assert files(tmp_path) == {"a.tsv": "folder/a.tsv", "deep/b.tsv": "folder/deep/b.tsv"}
+
+
+@pytest.mark.parametrize("uri", ["s3://recsys/in/nothing", "s3://recsys/in/on"])
+def test_nothing_there_is_an_error_that_names_it(
+    store: ObjectStore, tmp_path: Path, uri: str
+) -> None:
+    with pytest.raises(MissingObjectError, match="neither an object") as caught:
+        store.download_tree(uri, tmp_path)
+    assert uri in str(caught.value.description)
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The local store itself refuses such keys; Amazon S3 takes them.
+    hostile = ["s3://recsys/in/hostile/../../../etc/passwd"]
+    monkeypatch.setattr(ObjectStore, "list", lambda self, uri: iter(hostile))
+    with pytest.raises(MissingObjectError, match="is no name of a file"):
+        store.download_tree("s3://recsys/in/hostile", tmp_path / "in")
+    assert files(tmp_path) == {}
+
+
+def test_an_object_that_is_not_there_is_named(store: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(MissingObjectError, match="Cannot read s3://recsys/in/nothing"):
+        store.download("s3://recsys/in/nothing", tmp_path / "x")
+
+
+def test_a_path_is_not_a_uri(store: ObjectStore, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected s3://bucket/key, got '/etc/passwd'"):
+        store.download("/etc/passwd", tmp_path / "x")
