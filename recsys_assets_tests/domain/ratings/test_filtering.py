@@ -127,7 +127,7 @@ def test_rows_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_nothing_left_is_an_error_that_names_the_thresholds(tmp_path: Path) -> None:
-    with pytest.raises(NothingLeftError, match="none of 1 ratings .* at least 5 .* at least 10"):
+    with pytest.raises(NothingLeftError, match=r"none of 1 ratings .* at least 5 .* at least 10"):
         kept(tmp_path, [("a", "x", 5.0)], FilterRules())
 
 
