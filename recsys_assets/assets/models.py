@@ -4,7 +4,7 @@ What belongs here: fm_model, tuned_model, selected_model and their config. What 
 jobs and tracking them (``recsys_assets.resources``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from typing import Any, Literal
 
 from dagster import (
@@ -20,6 +20,7 @@ from dagster import (
 from pydantic import Field
 
 from recsys_assets.io_managers import Document, StoredRecordIO
+from recsys_assets.io_managers.base import run_lineage
 from recsys_assets.resources import tracked_jobs
 from recsys_assets.resources.object_store import ObjectStore
 from recsys_assets.resources.sagemaker import Range, Run, SageMaker, Training, Tuning
@@ -36,15 +37,15 @@ class Hyperparameters(Config):
     ones that `benchmarks/default_hyperparameters.py` compares with others.
     """
 
-    num_factors: int = Field(default=16, ge=2, le=1000)
+    num_factors: int = Field(default=64, ge=2, le=1000)
     epochs: int = Field(default=25, ge=1)
-    mini_batch_size: int = Field(default=500, ge=1)
+    mini_batch_size: int = Field(default=100, ge=1)
     bias_lr: float | None = Field(default=None, ge=0)
-    linear_lr: float | None = Field(default=0.0024, ge=0)
-    factors_lr: float | None = Field(default=0.016, ge=0)
+    linear_lr: float | None = Field(default=0.0025, ge=0)
+    factors_lr: float | None = Field(default=7e-4, ge=0)
     bias_wd: float | None = Field(default=1e-4, ge=0)
-    linear_wd: float | None = Field(default=2e-4, ge=0)
-    factors_wd: float | None = Field(default=2.2e-3, ge=0)
+    linear_wd: float | None = Field(default=3e-4, ge=0)
+    factors_wd: float | None = Field(default=1.4e-3, ge=0)
     bias_init_method: Literal["normal", "uniform", "constant"] = "normal"
     bias_init_sigma: float | None = Field(default=None, ge=0)
     bias_init_scale: float | None = Field(default=None, ge=0)
@@ -54,7 +55,7 @@ class Hyperparameters(Config):
     linear_init_scale: float | None = Field(default=None, ge=0)
     linear_init_value: float | None = None
     factors_init_method: Literal["normal", "uniform", "constant"] = "normal"
-    factors_init_sigma: float | None = Field(default=0.009, ge=0)
+    factors_init_sigma: float | None = Field(default=0.002, ge=0)
     factors_init_scale: float | None = Field(default=None, ge=0)
     factors_init_value: float | None = None
     clip_gradient: float | None = Field(default=None, gt=0)
@@ -80,7 +81,7 @@ class RangeConfig(Config):
 # Plain values rather than RangeConfig, because Dagster takes defaults of a mapping as config.
 _RANGES: Any = {
     "linear_lr": {"min": 5e-4, "max": 1e-2, "scaling": "Logarithmic"},
-    "factors_lr": {"min": 5e-4, "max": 3e-2, "scaling": "Logarithmic"},
+    "factors_lr": {"min": 2e-4, "max": 5e-3, "scaling": "Logarithmic"},
     "factors_wd": {"min": 2e-4, "max": 1e-2, "scaling": "Logarithmic"},
     "epochs": {"min": 10, "max": 40, "integer": True},
 }
@@ -156,21 +157,38 @@ def model_training(
     be skipped, silently, for want of the one that was not made.
     """
     selected = context.selected_output_names
-    named = selected & set(_ASSET_OF_MODE.values())
-    asset = named.pop() if len(named) == 1 else _ASSET_OF_MODE[config.mode]
-    if selected == {"selected_model"}:
-        record = store.require(asset).facts["content"]
-    else:
+    lineage = run_lineage(context.get_step_execution_context())
+    asset = _asset_to_make(selected, config.mode, store, forerunners=lineage[1:])
+    if asset in selected:
         record = _make(
             context, config, asset, protobuf_train, protobuf_validate, store, sagemaker, tracking
         )
         yield Output(Document(record), output_name=asset, metadata=_shown(record))
+    else:
+        record = store.require(asset, lineage).facts["content"]
     if "selected_model" in selected:
         yield Output(
             Document({**record, "asset": asset}),
             output_name="selected_model",
             metadata={"selected": asset, **_shown(record)},
         )
+
+
+def _asset_to_make(
+    selected: Set[str], mode: str, store: ObjectStore, forerunners: Sequence[str]
+) -> str:
+    """Return which of the two models a run is about.
+
+    A retry "from asset failure" selects what has not been made: the other mode's model too, though
+    a run that it retries has made the one that was asked for.
+    """
+    models = set(_ASSET_OF_MODE.values())
+    for asset in models - selected:
+        version = store.find(asset, forerunners)
+        if version is not None and version.run_id in forerunners:
+            return asset
+    named = models & selected
+    return named.pop() if len(named) == 1 else _ASSET_OF_MODE[mode]
 
 
 def _make(

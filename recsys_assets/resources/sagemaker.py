@@ -20,10 +20,11 @@ from importlib.metadata import distribution
 from typing import Any
 
 from botocore.exceptions import ClientError
-from dagster import ConfigurableResource, DagsterExecutionInterruptedError, Failure, MetadataValue
+from dagster import ConfigurableResource, Failure, MetadataValue
 from pydantic import Field, PrivateAttr
 
 from recsys_assets.resources.aws import AwsClients
+from recsys_assets.resources.interrupts import uninterrupted, was_interrupted
 
 RECORDIO_CONTENT_TYPE = "application/x-recordio-protobuf"
 OBJECTIVE = "test:rmse"  # measured by the built-in on its `test` channel: our validate split
@@ -345,9 +346,9 @@ class SageMaker(ConfigurableResource[Any]):
             if not exists:
                 job.create(request)
             yield job
-        except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+        except BaseException as error:
             # A request that is interrupted may have reached SageMaker all the same.
-            if self.stop_on_cancel:
+            if self.stop_on_cancel and was_interrupted(error):
                 job.stop()
             raise
 
@@ -431,8 +432,10 @@ class RemoteJob:
             description = self._call("describe")  # before the log: its end must be in the log
             for line in self._log.new_lines():
                 last_lines = [*last_lines[1 - _LAST_LINES :], line]
-                on_line(line)
-            on_look()
+                with uninterrupted():
+                    on_line(line)
+            with uninterrupted():
+                on_look()
             status = description[self._kind.status_field]
             if status == "Completed":
                 return description

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster import BetaWarning, ConfigurableResource, DagsterExecutionInterruptedError
+from dagster import BetaWarning, ConfigurableResource
 from dagster import build_resources as build_dagster_resources
 from pydantic import Field, PrivateAttr
 
+from recsys_assets.resources.interrupts import INTERRUPTS, uninterrupted
 from recsys_assets.resources.sagemaker import Run
 
 if TYPE_CHECKING:
@@ -39,14 +40,17 @@ class TrackedRun:
     run_id: str
     client: "MlflowClient"
 
+    @uninterrupted()
     def log_metric(self, name: str, value: float, step: int = 0) -> None:
         """Record a value of a metric."""
         self.client.log_metric(self.run_id, name, value, step=step)
 
+    @uninterrupted()
     def tag(self, name: str, value: str) -> None:
         """Set a tag."""
         self.client.set_tag(self.run_id, name, value)
 
+    @uninterrupted()
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record parameters, as they stand in the job's request."""
         from mlflow.entities import Param
@@ -54,6 +58,7 @@ class TrackedRun:
         entries = [Param(name, str(value)[:_MAX_PARAM]) for name, value in params.items()]
         self.client.log_batch(self.run_id, params=entries)
 
+    @uninterrupted()
     def end(self, status: str) -> None:
         """End the run: FINISHED, FAILED or KILLED."""
         self.client.set_terminated(self.run_id, status)
@@ -85,7 +90,7 @@ class MlflowTracking(ConfigurableResource[Any]):
         tracked = self.open(job, run, params, parent)
         try:
             yield tracked
-        except (DagsterExecutionInterruptedError, KeyboardInterrupt):
+        except INTERRUPTS:
             tracked.end("KILLED")
             raise
         except BaseException:
@@ -93,6 +98,7 @@ class MlflowTracking(ConfigurableResource[Any]):
             raise
         tracked.end("FINISHED")
 
+    @uninterrupted()
     def open(
         self, job: str, run: Run, params: Mapping[str, Any], parent: TrackedRun | None = None
     ) -> TrackedRun:

@@ -403,9 +403,12 @@ class Store:
         """Return a group's streams whose names start with a prefix, by name."""
         with self._lock:
             rows = self._connection.execute(
-                "SELECT name, created, min(timestamp), max(timestamp)"
-                " FROM log_streams LEFT JOIN log_events USING (stream)"
-                " WHERE log_group = ? AND substr(name, 1, ?) = ? GROUP BY stream ORDER BY name",
+                "SELECT name, created,"
+                " (SELECT timestamp FROM log_events WHERE stream = log_streams.stream"
+                " ORDER BY position LIMIT 1),"
+                " (SELECT timestamp FROM log_events WHERE stream = log_streams.stream"
+                " ORDER BY position DESC LIMIT 1)"
+                " FROM log_streams WHERE log_group = ? AND substr(name, 1, ?) = ? ORDER BY name",
                 [log_group, len(prefix), prefix],
             ).fetchall()
         return [LogStream(*row) for row in rows]

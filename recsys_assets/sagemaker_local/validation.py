@@ -7,6 +7,7 @@ endpoint cannot is refused here by tables (``refuse_unsupported``), never ignore
 """
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,9 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
     "map": (dict,),
     "list": (list,),
 }
+
+# Of a request with many violations the first are told, so that the answer stays small.
+_MOST_TOLD = 20
 
 # The models' patterns are Java's. Python lacks these classes; the nearest that it has inside
 # brackets are used, which differ on a few marks that no name or tag in practice holds.
@@ -83,7 +87,7 @@ def check_request(operation: OperationModel, request: object) -> dict[str, Any]:
     """
     shape = operation.input_shape or StructureShape("Empty", {"type": "structure"})
     cleaned = _without_nulls(request)
-    found = list(violations(shape, cleaned))
+    found = list(itertools.islice(violations(shape, cleaned), _MOST_TOLD))
     if found:
         plural = "s" if len(found) > 1 else ""
         raise validation_error(

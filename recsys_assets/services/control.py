@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
 import psutil
 
 from recsys_assets.services.record import (
@@ -39,6 +40,8 @@ def start_services(
     settings: Settings, *, s3_port: int | None = None, sagemaker_port: int | None = None
 ) -> tuple[Services, bool]:
     """Start the services of a state folder unless they run; say whether this call started them.
+
+    What a person should know of the start, such as a port that has moved, goes to stderr.
 
     Parameters
     ----------
@@ -87,6 +90,7 @@ def start_services(
             while supervisor.poll() is None:
                 services = read_services(settings.state)
                 if services is not None and services.supervisor.pid == supervisor.pid:
+                    click.echo(log.read_text(errors="replace"), err=True, nl=False)
                     return services, True
                 time.sleep(0.05)
         except BaseException:  # interrupted: what is half started must not stay behind

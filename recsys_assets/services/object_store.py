@@ -34,7 +34,11 @@ PORTS = (
 
 
 def command(data: Path, bucket: str, ports: Mapping[str, int]) -> list[str]:
-    """Return the command that serves the folder `data`, with a port for each of `PORTS`."""
+    """Return the command that serves the folder `data`, with a port for each of `PORTS`.
+
+    A master that resumes its state does not always know its volumes at once: reads then fail, and
+    writes hang, for 5 to 20 seconds. A single one learns all that it needs from the volumes.
+    """
     return [
         str(Path(sys.executable).with_name("weed")),
         "mini",
@@ -45,6 +49,7 @@ def command(data: Path, bucket: str, ports: Mapping[str, int]) -> list[str]:
         "-admin.ui=false",
         "-webdav=false",
         "-master.telemetry=false",
+        "-master.resumeState=false",
         *(f"-{name}={ports[name]}" for name in PORTS),
     ]
 

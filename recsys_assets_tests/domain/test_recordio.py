@@ -17,7 +17,7 @@ from recsys_assets.domain.recordio import (
     write_recordio,
 )
 
-# Made with write_spmatrix_to_sparse_tensor of sagemaker 2.257.7; see sdk_golden.py.
+# Made with write_spmatrix_to_sparse_tensor of sagemaker 2.257.7; see recordio_sdk.
 TWO_HOT = csr_matrix(np.array([[1, 0, 0, 1, 0], [0, 1, 0, 0, 1]], dtype=np.float32))
 TWO_HOT_LABELS = np.array([4.0, 3.5], dtype=np.float32)
 TWO_HOT_BYTES = bytes.fromhex(

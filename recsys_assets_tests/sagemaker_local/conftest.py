@@ -76,7 +76,7 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return True
 
     try:
-        eventually(bucket_is_made, seconds=60)
+        eventually(bucket_is_made)
         yield url
     finally:
         store.kill()  # its graceful end can take half a minute

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import requests
+import httpx
 
 from recsys_assets.sagemaker_local.validation import service_model, violations
 
@@ -52,7 +52,7 @@ def free_port() -> int:
     return port
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
     """Return the first true value of a condition."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -97,8 +97,8 @@ class Endpoint:
         assert self.process is not None
         assert self.process.poll() is None, "the endpoint ended"
         try:
-            return requests.get(f"{self.url}/ping", timeout=5).ok
-        except requests.ConnectionError:
+            return httpx.get(f"{self.url}/ping", timeout=5).is_success
+        except httpx.TransportError:
             return False
 
     def signal(self, number: signal.Signals) -> int:

@@ -23,8 +23,12 @@ def train() -> None:
     # Leave a model at the start, of which an early end must keep what is there.
     if "early_model" in hyperparameters:
         (BASE / "model" / "early.txt").write_text(hyperparameters["early_model"])
+    seconds = float(hyperparameters.get("seconds", 0))
     if "journal" in hyperparameters:
-        begin_journal(Path(hyperparameters["journal"]))
+        number = begin_journal(Path(hyperparameters["journal"]))
+        # Of the runs in a journal, one may be slow.
+        if str(number) == hyperparameters.get("slow_run"):
+            seconds = 600
     # Start a program that outlives this one, if it is let to.
     if "descendant" in hyperparameters:
         left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -35,7 +39,7 @@ def train() -> None:
     for line in hyperparameters.get("print", "").split("|"):
         say(line)
     # Run for some seconds, saying so all the while.
-    end = time.monotonic() + float(hyperparameters.get("seconds", 0))
+    end = time.monotonic() + seconds
     tick = 0
     while time.monotonic() < end:
         say(f"tick {tick}")
@@ -117,13 +121,15 @@ def serve() -> None:
     HTTPServer(("127.0.0.1", int(os.environ["SAGEMAKER_BIND_TO_PORT"])), Handler).serve_forever()
 
 
-def begin_journal(path: Path) -> None:
-    """Note that this process begins, and which of those noted before it still run."""
-    begun = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-    for event, pid in begun:
-        if event == "begin" and Path(f"/proc/{pid}").exists():
+def begin_journal(path: Path) -> int:
+    """Note that this process begins, and which of those before it still run; return its number."""
+    events = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+    begun = [pid for event, pid in events if event == "begin"]
+    for pid in begun:
+        if Path(f"/proc/{pid}").exists():
             write_journal(path, f"meets-{pid}")
     write_journal(path, "begin")
+    return len(begun) + 1
 
 
 def write_journal(path: Path, event: str) -> None:

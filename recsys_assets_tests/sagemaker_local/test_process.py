@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
-import requests
 
 from recsys_assets.sagemaker_local import __main__ as command_line
 from recsys_assets.sagemaker_local.jobs.search import draw
@@ -23,8 +23,14 @@ def started(endpoint: Endpoint, name: str, times: int = 1) -> bool:
     return endpoint.log_lines("Training", name).count("started") == times
 
 
-def journal_pids(path: Path) -> list[int]:
-    return [int(line.split()[1]) for line in path.read_text().splitlines()]
+def journal(path: Path) -> list[tuple[str, int]]:
+    """Return what programs noted in a journal: events and process ids."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [(event, int(pid)) for event, pid in (line.split() for line in lines)]
+
+
+def events(path: Path) -> list[str]:
+    return [event for event, _ in journal(path)]
 
 
 def test_records_logs_and_artefacts_survive_a_kill(own_endpoint: Endpoint) -> None:
@@ -50,8 +56,9 @@ def test_jobs_of_an_ended_endpoint_run_again_and_never_twice_at_once(
     own_endpoint.start()
     names = ["running-1", "running-2", "waiting"]  # two at a time
     for name in names:
+        slow_run = 0 if name == "waiting" else 1
         own_endpoint.train(
-            name, {"seconds": 0.7, "ignore_sigterm": 1, "journal": tmp_path / name, "x": 0.5}
+            name, {"slow_run": slow_run, "ignore_sigterm": 1, "journal": tmp_path / name}
         )
     eventually(lambda: started(own_endpoint, "running-1") and started(own_endpoint, "running-2"))
     assert not started(own_endpoint, "waiting")
@@ -65,26 +72,26 @@ def test_jobs_of_an_ended_endpoint_run_again_and_never_twice_at_once(
         assert ("Interrupted" in steps) == (name != "waiting")
         messages = [step["StatusMessage"] for step in job["SecondaryStatusTransitions"]]
         assert all(message != after for message, after in itertools.pairwise(messages))
-        events = [line.split()[0] for line in (tmp_path / name).read_text().splitlines()]
         once = ["begin", "end"]
-        assert events == (once if name == "waiting" else ["begin", *once])
+        assert events(tmp_path / name) == (once if name == "waiting" else ["begin", *once])
         assert own_endpoint.keys(f"models/{name}/")
-    for pid in journal_pids(tmp_path / "running-1"):
+    for _, pid in journal(tmp_path / "running-1"):
         assert not psutil.pid_exists(pid)
 
 
-def test_a_search_goes_on_where_it_was_killed(own_endpoint: Endpoint) -> None:
+def test_a_search_goes_on_where_it_was_killed(own_endpoint: Endpoint, tmp_path: Path) -> None:
     own_endpoint.start()
-    own_endpoint.tune("resumed", RANGES, jobs=3, parallel=1, static={"seconds": 0.3}, RandomSeed=5)
-    eventually(
-        lambda: own_endpoint.tuning_job("resumed")["TrainingJobStatusCounters"]["Completed"] == 1
-    )
+    static = {"journal": tmp_path / "journal", "slow_run": 2}
+    own_endpoint.tune("resumed", RANGES, jobs=3, parallel=1, static=static, RandomSeed=5)
+    eventually(lambda: events(tmp_path / "journal").count("begin") == 2)
     own_endpoint.signal(signal.SIGKILL)
     own_endpoint.start()
     job = own_endpoint.ended_tuning_job("resumed")
     assert job["HyperParameterTuningJobStatus"] == "Completed"
     tuned = [child["TunedHyperParameters"] for child in own_endpoint.children("resumed")]
     assert tuned == [draw(RANGES, 5, number) for number in (1, 2, 3)]
+    once = ["begin", "end"]
+    assert events(tmp_path / "journal") == [*once, "begin", *once, *once]
 
 
 def test_a_transform_job_goes_on_where_it_was_killed(own_endpoint: Endpoint) -> None:
@@ -140,7 +147,7 @@ def test_the_endpoint_and_its_programs_end_when_the_state_folder_is_deleted(
     shutil.rmtree(own_endpoint.state)
     assert own_endpoint.process is not None
     own_endpoint.process.wait(timeout=10)
-    (pid,) = journal_pids(tmp_path / "journal")
+    ((_, pid),) = journal(tmp_path / "journal")
     eventually(lambda: not psutil.pid_exists(pid))
 
 
@@ -163,8 +170,8 @@ def test_the_endpoint_ends_with_its_parent_if_asked_to(tmp_path: Path) -> None:
     pid = int(parent.stdout.readline())
 
     def answers() -> bool:
-        with contextlib.suppress(requests.ConnectionError):
-            return requests.get(f"http://127.0.0.1:{port}/ping", timeout=5).ok
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"http://127.0.0.1:{port}/ping", timeout=5).is_success
         return False
 
     eventually(answers)
@@ -173,13 +180,30 @@ def test_the_endpoint_ends_with_its_parent_if_asked_to(tmp_path: Path) -> None:
     eventually(lambda: not psutil.pid_exists(pid))
 
 
-def test_a_state_folder_has_one_endpoint_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_endpoint: Endpoint
-) -> None:
+def test_a_state_folder_has_one_endpoint_at_a_time(own_endpoint: Endpoint) -> None:
     own_endpoint.start()
-    monkeypatch.setattr(command_line, "_LOCK_SECONDS", 0.1)
-    with pytest.raises(SystemExit, match=f"another endpoint is using {own_endpoint.state}"):
-        command_line.main([f"--port={free_port()}", f"--state={own_endpoint.state}"])
+    with pytest.raises(RuntimeError, match=f"another endpoint is using {own_endpoint.state}"):
+        command_line.lock_folder(own_endpoint.state, patience=0)
+
+
+def test_an_endpoint_waits_for_the_programs_of_the_last_one(own_endpoint: Endpoint) -> None:
+    own_endpoint.start()
+    own_endpoint.train("held-up", {"seconds": 600})
+    eventually(lambda: started(own_endpoint, "held-up"))
+    assert own_endpoint.process is not None
+    (supervisor,) = psutil.Process(own_endpoint.process.pid).children()
+    (program,) = supervisor.children()
+    supervisor.suspend()  # so that it cannot end its program yet
+    try:
+        own_endpoint.signal(signal.SIGKILL)
+        assert program.is_running()
+        with pytest.raises(RuntimeError, match="another endpoint"):
+            command_line.lock_folder(own_endpoint.state, patience=0)
+    finally:
+        supervisor.resume()
+    own_endpoint.start()
+    eventually(lambda: started(own_endpoint, "held-up", times=2))
+    assert not program.is_running()
 
 
 @pytest.mark.parametrize(

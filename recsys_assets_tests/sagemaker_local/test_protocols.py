@@ -1,8 +1,8 @@
 """What every request has in common: protocols, errors and limits."""
 
 import boto3
+import httpx
 import pytest
-import requests
 from botocore.exceptions import ClientError
 
 from recsys_assets_tests.sagemaker_local.endpoint import Endpoint, aws_client
@@ -10,14 +10,14 @@ from recsys_assets_tests.sagemaker_local.endpoint import Endpoint, aws_client
 JSON = {"Content-Type": "application/x-amz-json-1.1"}
 
 
-def call(endpoint: Endpoint, target: str, body: bytes, **headers: str) -> requests.Response:
-    return requests.post(
-        endpoint.url, data=body, headers={**JSON, "X-Amz-Target": target, **headers}, timeout=10
+def call(endpoint: Endpoint, target: str, body: bytes, **headers: str) -> httpx.Response:
+    return httpx.post(
+        endpoint.url, content=body, headers={**JSON, "X-Amz-Target": target, **headers}, timeout=10
     )
 
 
 def test_ping_tells_that_the_endpoint_is_there(endpoint: Endpoint) -> None:
-    assert requests.get(f"{endpoint.url}/ping", timeout=10).json() == {"status": "ok"}
+    assert httpx.get(f"{endpoint.url}/ping", timeout=10).json() == {"status": "ok"}
 
 
 def test_the_caller_is_the_user_of_the_one_account(endpoint: Endpoint) -> None:
@@ -63,7 +63,7 @@ def test_a_route_that_is_not_supported_is_named(endpoint: Endpoint) -> None:
     runtime = aws_client("sagemaker-runtime", endpoint.url)
     with pytest.raises(ClientError, match="not support POST /endpoints/e/invocations"):
         runtime.invoke_endpoint(EndpointName="e", Body=b"")
-    assert requests.get(endpoint.url, timeout=10).status_code == 404
+    assert httpx.get(endpoint.url, timeout=10).status_code == 404
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'"text"', b"[1]", b"NaN"])
@@ -78,7 +78,7 @@ def test_a_body_that_is_no_json_structure_is_a_serialization_error(
 def test_a_request_of_more_than_a_megabyte_is_refused(endpoint: Endpoint) -> None:
     response = call(endpoint, "SageMaker.ListModels", b" " * ((1 << 20) + 1))
     assert response.status_code == 413
-    assert call(endpoint, "SageMaker.ListModels", b"{}" + b" " * 100_000).ok
+    assert call(endpoint, "SageMaker.ListModels", b"{}" + b" " * 100_000).is_success
 
 
 def test_a_request_for_another_host_is_refused(endpoint: Endpoint) -> None:

@@ -116,6 +116,7 @@ def test_every_category_is_drawn_about_equally_often() -> None:
         (continuous(0, 1, "ReverseLogarithmic"), "must lie in 0 <= x < 1"),
         (continuous(-0.5, 0.5, "ReverseLogarithmic"), "must lie in 0 <= x < 1"),
         (integer(0, "2.5"), "MaxValue must be a whole number"),
+        (integer(0, 10**400), "MaxValue must lie within"),
         (integer(0, 9, "Logarithmic"), "for Logarithmic, MinValue must be above 0"),
         (integer(1, 9, "ReverseLogarithmic"), "for continuous ranges only"),
         ({**continuous(0, 1), **integer(0, 1)}, "'x' more than once"),

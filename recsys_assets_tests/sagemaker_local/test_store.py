@@ -1,6 +1,7 @@
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -135,8 +136,10 @@ def test_a_log_stream_is_continued_and_read_from_both_ends(store: Store) -> None
     assert store.open_log_stream("group", "job-2/", "algo-1-1") != stream
     store.append_log(stream, ["c"])
 
-    def messages(**options: object) -> list[str]:
-        events = store.log_events("group", "job/algo-1-1", **options)  # type: ignore[arg-type]
+    def messages(limit: int, most_bytes: int = 1000, **options: Any) -> list[str]:
+        events = store.log_events(
+            "group", "job/algo-1-1", limit=limit, most_bytes=most_bytes, **options
+        )
         assert events is not None
         return [event.message for event in events]
 
@@ -144,4 +147,8 @@ def test_a_log_stream_is_continued_and_read_from_both_ends(store: Store) -> None
     assert messages(limit=2, newest=True) == ["b", "c"]
     assert messages(limit=9, start=1) == ["b", "c"]
     assert messages(limit=1, stop=2, newest=True) == ["b"]
-    assert store.log_events("group", "job/algo-1-2", limit=1) is None
+    # Each event counts as 26 bytes and its message; one is returned in any case.
+    assert messages(limit=9, most_bytes=54) == ["a", "b"]
+    assert messages(limit=9, most_bytes=53, newest=True) == ["c"]
+    assert messages(limit=9, most_bytes=1) == ["a"]
+    assert store.log_events("group", "job/algo-1-2", limit=1, most_bytes=1) is None

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
+from recsys_assets.sagemaker_local.api import perform
 from recsys_assets.sagemaker_local.context import Context
-from recsys_assets.sagemaker_local.images import Images
+from recsys_assets.sagemaker_local.errors import ServiceError
+from recsys_assets.sagemaker_local.images import Images, Program
 from recsys_assets.sagemaker_local.jobs.training import TrainingRun, new_training_job
 from recsys_assets.sagemaker_local.s3 import ObjectStore, S3Uri
 from recsys_assets.sagemaker_local.store import TRAINING_JOB, Store
@@ -297,6 +299,26 @@ def test_a_key_that_leads_out_of_its_channel_fails_the_job(
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"].startswith("ClientError: Data download failed: s3://")
     assert "does not name a file below its prefix" in job["FailureReason"]
+
+
+class AbsentObjects(ObjectStore):
+    """A store that does not answer."""
+
+    def has_objects(self, prefix: S3Uri) -> bool:
+        raise EndpointConnectionError(endpoint_url="http://127.0.0.1:1")
+
+
+def test_a_client_is_told_to_try_again_while_the_object_store_is_away(
+    endpoint: Endpoint, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "store.sqlite")
+    images = Images({"stand-in": Program(("false",), ("false",))})
+    context = Context(store, AbsentObjects(), images, tmp_path, lock=0)
+    request = endpoint.training_request("away", InputDataConfig=[channel("train", "in")])
+    with pytest.raises(ServiceError, match="Cannot look for s3://") as caught:
+        perform(context, "sagemaker", "CreateTrainingJob", request)
+    store.close()
+    assert caught.value.status == 503
 
 
 def test_a_built_in_algorithm_is_described_with_its_metrics(endpoint: Endpoint) -> None:

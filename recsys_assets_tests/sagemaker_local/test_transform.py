@@ -146,6 +146,7 @@ def test_an_object_that_cannot_be_transformed_fails_the_job_and_not_the_others(
         " a bad record (2 of 4 input objects failed). See job logs for more information"
     )
     assert endpoint.keys("out/faulty/") == ["out/faulty/1.out", "out/faulty/4.out"]
+    assert payloads(endpoint, "faulty") == [5, 9, 9], "a bad record is not sent again"
     lines = endpoint.log_lines("Transform", "faulty")
     assert (
         f"[sagemaker logs]: {BUCKET}/faulty/3: the record at byte 0 is longer than 1,048,576 bytes"

@@ -113,6 +113,12 @@ def test_wrong_json_types_are_serialization_errors(request_: object, expected: s
     assert (error.code, error.message) == ("SerializationException", expected)
 
 
+def test_of_very_many_violations_the_first_are_told() -> None:
+    request = {"TrainingJobName": "a", **{f"unknown{number}": 1 for number in range(1000)}}
+    message = refusal("DescribeTrainingJob", request).message
+    assert message.startswith("20 validation errors detected: Value '1' at 'unknown0'")
+
+
 def test_a_boolean_is_no_integer() -> None:
     request = {"MaxResults": True}
     assert refusal("ListTrainingJobs", request).code == "SerializationException"

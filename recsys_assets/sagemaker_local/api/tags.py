@@ -43,10 +43,8 @@ def tags_of(request: dict[str, Any]) -> dict[str, str]:
 
 
 def _existing(context: Context, arn: str) -> str:
-    resource_type, _, name = arn.rpartition(":")[2].partition("/")
+    name = arn.rpartition("/")[2]
     for kind in KINDS:
-        if kind.resource_type == resource_type and kind.arn(name) == arn:
-            if context.store.get(kind, name) is None:
-                break
+        if kind.arn(name) == arn and context.store.get(kind, name) is not None:
             return arn
     raise validation_error(f"Could not find resource {arn!r}.")

@@ -110,6 +110,7 @@ class Container:
                 **os.environ,
                 "PYTHONUNBUFFERED": "1",
                 "AWS_REGION": region(),
+                "AWS_DEFAULT_REGION": region(),
                 **environment,
                 "SAGEMAKER_BASE_DIR": str(folder.root),
             },

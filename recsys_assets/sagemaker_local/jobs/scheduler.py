@@ -106,7 +106,14 @@ class Scheduler:
     def _advance_tuning_jobs(self) -> None:
         for status in ("InProgress", "Stopping"):
             for job in self._unfinished(TUNING_JOB, status):
-                tuning.advance(self._context, job)
+                try:
+                    tuning.advance(self._context, job)
+                except Exception as error:
+                    # One job that cannot go on must not hold up the others.
+                    name = job["HyperParameterTuningJobName"]
+                    _logger.exception("tuning job %s failed", name)
+                    reason = f"InternalServerError: {type(error).__name__}: {error}"
+                    tuning.end(self._context.store, name, "Failed", reason)
 
     def _unfinished(self, kind: Kind, status: str) -> list[Description]:
         return [item.description for item in self._context.store.find(kind, Query(status=status))]

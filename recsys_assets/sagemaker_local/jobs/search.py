@@ -15,6 +15,9 @@ from recsys_assets.sagemaker_local.errors import validation_error
 _WIDE = 100.0
 """From this ratio of a range's ends on, ScalingType Auto means Logarithmic."""
 
+_LARGEST_INTEGER = 1 << 53
+"""Beyond it, numbers between the ends of a range cannot be told apart."""
+
 _KINDS = ("ContinuousParameterRanges", "IntegerParameterRanges", "CategoricalParameterRanges")
 
 
@@ -123,9 +126,12 @@ def _bound(item: Mapping[str, str], member: str) -> float:
 
 def _integer_bound(item: Mapping[str, str], member: str) -> int:
     try:
-        return int(item[member])
+        value = int(item[member])
     except ValueError:
         raise _misfit(item, f"{member} must be a whole number") from None
+    if abs(value) > _LARGEST_INTEGER:
+        raise _misfit(item, f"{member} must lie within ±{_LARGEST_INTEGER:,}")
+    return value
 
 
 def _misfit(item: Mapping[str, str], rule: str) -> Exception:

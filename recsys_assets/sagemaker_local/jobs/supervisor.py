@@ -23,6 +23,8 @@ def main(command: list[str]) -> int:
     except OSError as error:
         sys.stderr.write(f"Cannot run {command[0]}: {error}\n")
         return 127
+    # Told to end by anyone else, it takes its program along.
+    signal.signal(signal.SIGTERM, lambda *_: _kill_group(program))
     threading.Thread(target=_obey, args=(program,), daemon=True).start()
     status = program.wait()
     _kill_group(program)

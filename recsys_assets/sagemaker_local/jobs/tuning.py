@@ -97,7 +97,7 @@ def advance(context: Context, job: Description) -> None:
     if job["HyperParameterTuningJobStatus"] == "Stopping":
         _stop_children(store, name)
         if not active:
-            _end(store, name, "Stopped")
+            end(store, name, "Stopped")
         return
     limits = job["HyperParameterTuningJobConfig"]["ResourceLimits"]
     remaining = limits["MaxNumberOfTrainingJobs"] - launched
@@ -106,9 +106,28 @@ def advance(context: Context, job: Description) -> None:
     if remaining or active:
         return
     if counts.get(("Completed", "Succeeded")) or counts.get(("Stopped", "Succeeded")):
-        _end(store, name, "Completed")
+        end(store, name, "Completed")
     else:
-        _end(store, name, "Failed", _why_none_succeeded(counts))
+        end(store, name, "Failed", _why_none_succeeded(counts))
+
+
+def end(store: Store, name: str, status: str, reason: str | None = None) -> None:
+    """Write the end of a tuning job to its record.
+
+    Parameters
+    ----------
+    store, name
+        The job.
+    status
+        ``Completed``, ``Failed`` or ``Stopped``.
+    reason
+        The FailureReason of a failed job.
+    """
+    with store.edit(TUNING_JOB, name) as job:
+        job["HyperParameterTuningJobStatus"] = status
+        job["HyperParameterTuningEndTime"] = time.time()
+        if reason is not None:
+            job["FailureReason"] = reason
 
 
 def best_child(store: Store, job: Description) -> Description | None:
@@ -168,14 +187,6 @@ def _stop_children(store: Store, name: str) -> None:
     for listed in store.find(TRAINING_JOB, Query(parent=name, status="InProgress")):
         with store.edit(TRAINING_JOB, listed.description["TrainingJobName"]) as child:
             training.request_stop(child)
-
-
-def _end(store: Store, name: str, status: str, reason: str | None = None) -> None:
-    with store.edit(TUNING_JOB, name) as job:
-        job["HyperParameterTuningJobStatus"] = status
-        job["HyperParameterTuningEndTime"] = time.time()
-        if reason is not None:
-            job["FailureReason"] = reason
 
 
 def _why_none_succeeded(counts: Mapping[tuple[str, str], int]) -> str:

@@ -1,0 +1,86 @@
+"""The codec against the SDK itself, on random matrices, both ways."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from recsys_assets.domain.recordio import decode_recordio, encode_recordio
+from recsys_assets_tests.recordio_sdk.make_golden import GOLDEN, golden_text
+from recsys_assets_tests.recordio_sdk.sdk import VERSION, Case, Sdk
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recordio_sdk")]
+
+_WIDTHS = [1, 2, 127, 128, 129, 16_383, 16_384, 16_385, 2_097_151, 2_097_152, 2_200_000]
+_LONG_ROWS = [4_095, 4_096, 4_097]  # where 16,384 bytes of values make a length of three bytes
+
+
+@pytest.fixture(scope="module")
+def sdk() -> Sdk:
+    """The SDK, in an environment that is kept for the next time."""
+    return Sdk(Path(tempfile.gettempdir()) / f"recsys-assets-tests-sagemaker-{VERSION}")
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    rng = np.random.default_rng(20)
+    cases = [_random_case(rng) for _ in range(400)]
+    return cases + [_case(rng, np.array([length, 0]), 2_200_000) for length in _LONG_ROWS]
+
+
+def _random_case(rng: np.random.Generator) -> Case:
+    lengths = rng.choice([0, 0, 1, 2, 2, 3, 20, 32, 130], rng.integers(0, 12))
+    return _case(rng, lengths, int(rng.choice(_WIDTHS)))
+
+
+def _case(rng: np.random.Generator, lengths: np.ndarray, columns: int) -> Case:
+    """Rows of any float32 at keys in any order: neither side sorts or adds up."""
+    count = int(lengths.sum())
+    small = rng.integers(columns, size=count)
+    large = columns - 1 - (rng.integers(columns, size=count) >> rng.integers(22, size=count))
+    indices = np.where(rng.random(count) < 0.5, small, large)
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
+    matrix = csr_matrix((_any_floats(rng, count), indices, indptr), shape=(len(lengths), columns))
+    return matrix, _any_floats(rng, len(lengths)) if rng.random() < 0.6 else None
+
+
+def _any_floats(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Float32 of any bits, with many whole numbers among them."""
+    anything = rng.integers(2**32, size=count, dtype=np.uint32).view(np.float32)
+    anything[np.isnan(anything)] = np.nan  # JSON knows one of them
+    whole = rng.integers(-2, 6, count).astype(np.float32)
+    return np.where(rng.random(count) < 0.5, whole, anything)
+
+
+def test_random_matrices_are_encoded_to_the_bytes_of_the_sdk(sdk: Sdk, cases: list[Case]) -> None:
+    for (matrix, labels), expected in zip(cases, sdk.write(cases), strict=True):
+        assert encode_recordio(matrix, labels) == expected
+        decoded, decoded_labels = decode_recordio(expected)
+        assert decoded.indices.tolist() == matrix.indices.tolist()
+        assert decoded.data.tobytes() == matrix.data.tobytes()
+        if labels is not None and len(labels):
+            assert decoded_labels is not None
+            assert decoded_labels.tobytes() == labels.tobytes()
+
+
+def test_the_sdk_reads_the_records_that_are_written(sdk: Sdk, cases: list[Case]) -> None:
+    files = sdk.read([encode_recordio(*case) for case in cases])
+    for (matrix, labels), records in zip(cases, files, strict=True):
+        assert len(records) == matrix.shape[0]
+        for row, record in enumerate(records):
+            begin, end = matrix.indptr[row], matrix.indptr[row + 1]
+            values = np.array(record["values"], dtype=np.float32)
+            assert values.tobytes() == matrix.data[begin:end].tobytes()
+            assert record["keys"] == matrix.indices[begin:end].tolist()
+            assert record["shape"] == [matrix.shape[1]]
+            if labels is None:
+                assert record["label"] is None
+            else:
+                label = np.array(record["label"], dtype=np.float32)
+                assert label.tobytes() == labels[row : row + 1].tobytes()
+
+
+def test_the_golden_file_is_what_the_sdk_writes(sdk: Sdk) -> None:
+    assert golden_text(sdk) == GOLDEN.read_text()
