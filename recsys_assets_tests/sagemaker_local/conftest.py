@@ -4,13 +4,13 @@ import contextlib
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from recsys_assets.services.object_store import PORTS, command
 from recsys_assets_tests.sagemaker_local.endpoint import (
     BUCKET,
     CREDENTIALS,
@@ -20,46 +20,17 @@ from recsys_assets_tests.sagemaker_local.endpoint import (
     free_port,
 )
 
-_STORE_PORTS = (
-    "s3.port",
-    "s3.port.grpc",
-    "s3.port.https",
-    "s3.port.iceberg",
-    "s3.port.lance",
-    "master.port",
-    "master.port.grpc",
-    "volume.port",
-    "volume.port.grpc",
-    "filer.port",
-    "filer.port.grpc",
-    "admin.port",
-    "admin.port.grpc",
-    "metricsPort",
-)
-
 
 @pytest.fixture(scope="session")
 def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Return the URL of a real S3-compatible store with an empty bucket."""
     folder = tmp_path_factory.mktemp("object-store")
     with contextlib.ExitStack() as held:  # hold every port until all are chosen
-        listeners = [
-            held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in _STORE_PORTS
-        ]
+        listeners = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
         ports = [listener.getsockname()[1] for listener in listeners]
     with (folder / "log").open("wb") as log:
         store = subprocess.Popen(
-            [
-                str(Path(sys.executable).with_name("weed")),
-                "mini",
-                f"-dir={folder}",
-                "-ip=127.0.0.1",
-                "-ip.bind=127.0.0.1",
-                "-admin.ui=false",
-                "-webdav=false",
-                "-master.telemetry=false",
-                *(f"-{name}={port}" for name, port in zip(_STORE_PORTS, ports, strict=True)),
-            ],
+            command(folder, BUCKET, dict(zip(PORTS, ports, strict=True))),
             env={**os.environ, **CREDENTIALS},
             cwd=folder,
             stdout=log,
@@ -68,15 +39,15 @@ def object_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"http://127.0.0.1:{ports[0]}"
     client = aws_client("s3", url)
 
-    def bucket_is_made() -> bool:
+    def bucket_is_there() -> bool:
         try:
-            client.create_bucket(Bucket=BUCKET)
+            client.head_bucket(Bucket=BUCKET)
         except (BotoCoreError, ClientError):
             return False
         return True
 
     try:
-        eventually(bucket_is_made)
+        eventually(bucket_is_there)
         yield url
     finally:
         store.kill()  # its graceful end can take half a minute
