@@ -50,7 +50,7 @@ def batch_predictions(
         selected_model.content["artefact"], protobuf_test.uri, output, run
     ) as job:
         context.log.info(f"transform job {job.name}")
-        job.follow(context.log.debug)
+        job.follow(lambda lines: context.log.debug("\n".join(lines)))
     scores = _scores(store, output, protobuf_test)
     customer, video = sparse_matrix.pairs("test")
     frame = pd.DataFrame(

@@ -156,6 +156,7 @@ class JobFailed(Failure):
             metadata={"job": name, "log": MetadataValue.md(f"```\n{lines}\n```")},
             allow_retries=not reason.startswith(_CALLERS_FAULT) and status == "Failed",
         )
+        self.stopped = status == "Stopped"
 
 
 class SageMaker(ConfigurableResource[Any]):
@@ -415,12 +416,12 @@ class RemoteJob:
 
     def follow(
         self,
-        on_line: Callable[[str], None] = lambda line: None,
+        on_lines: Callable[[list[str]], None] = lambda lines: None,
         on_look: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         """Wait for the job's end and return its description.
 
-        `on_line` gets each line of its log as it comes; `on_look` is called at each look at it.
+        At each look, `on_lines` gets the new lines of its log, if any, and `on_look` is called.
 
         Raises
         ------
@@ -430,11 +431,11 @@ class RemoteJob:
         last_lines: list[str] = []
         while True:
             description = self._call("describe")  # before the log: its end must be in the log
-            for line in self._log.new_lines():
-                last_lines = [*last_lines[1 - _LAST_LINES :], line]
-                with uninterrupted():
-                    on_line(line)
+            lines = self._log.new_lines()
+            last_lines = [*last_lines, *lines][-_LAST_LINES:]
             with uninterrupted():
+                if lines:
+                    on_lines(lines)
                 on_look()
             status = description[self._kind.status_field]
             if status == "Completed":

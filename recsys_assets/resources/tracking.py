@@ -23,7 +23,7 @@ from dagster import build_resources as build_dagster_resources
 from pydantic import Field, PrivateAttr
 
 from recsys_assets.resources.interrupts import INTERRUPTS, uninterrupted
-from recsys_assets.resources.sagemaker import Run
+from recsys_assets.resources.sagemaker import JobFailed, Run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -92,6 +92,9 @@ class MlflowTracking(ConfigurableResource[Any]):
             yield tracked
         except INTERRUPTS:
             tracked.end("KILLED")
+            raise
+        except JobFailed as error:
+            tracked.end("KILLED" if error.stopped else "FAILED")
             raise
         except BaseException:
             tracked.end("FAILED")

@@ -96,7 +96,7 @@ def test_a_training_job_completes_with_epoch_losses_in_its_log(
 ) -> None:
     lines: list[str] = []
     with sagemaker.training_job(training(), RUN) as job:
-        description = job.follow(lines.append)
+        description = job.follow(lines.extend)
     losses = [loss for loss in map(epoch_loss, lines) if loss]
     assert [epoch for epoch, _ in losses] == [0, 1, 2]
     assert final_metrics(description)[OBJECTIVE] > 0
