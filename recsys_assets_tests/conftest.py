@@ -1,6 +1,7 @@
 """What many tests share: a state folder with the real local services, and real ratings."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from recsys_assets.settings import Settings
 
 PROJECT = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("RECSYS_TEST_DATA", PROJECT.parent / "shared" / "data"))
+
+
+def pytest_configure() -> None:
+    """Take SIGINT as a terminal gives it.
+
+    A shell starts background programs with SIGINT ignored; Dagster gives SIGTERM the same handler
+    when it executes a run, and every process that a test starts would ignore both.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
