@@ -1,9 +1,10 @@
 """The program as a person starts it: a process with an environment of its own.
 
-What belongs here: starting `recsys-assets`, reading what it says and judging how it ended. What
-does not: what is asked of it.
+What belongs here: starting `recsys-assets`, reading what it says, judging how it ended, and clients
+of the services that it has left running. What does not: what is asked of it.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from recsys_assets.services.clients import isolated_session
+from recsys_assets.services.record import Services, read_services
 from recsys_assets_tests.sagemaker_local.endpoint import eventually
 
 PROGRAM = str(Path(sys.executable).with_name("recsys-assets"))
@@ -78,3 +81,25 @@ def only_sentence(done: Done) -> str:
     said = "recsys-assets: "
     assert line.startswith(said), line
     return line.removeprefix(said)
+
+
+def services_of(state: Path) -> Services:
+    """Return the services of a state folder, which must run."""
+    found = read_services(state)
+    assert found is not None
+    assert found.alive
+    return found
+
+
+def client(state: Path, service: str) -> Any:
+    """Return a boto3 client of the services of a state folder."""
+    found = services_of(state)
+    session = isolated_session(found.access_key_id, found.secret_access_key, found.region)
+    url = found.s3_url if service == "s3" else found.sagemaker_url
+    return session.client(service, endpoint_url=url)
+
+
+def content_hash(state: Path, asset: str) -> str:
+    """Return the content hash of the current version of an asset."""
+    body = client(state, "s3").get_object(Bucket="recsys", Key=f"{asset}/current.json")["Body"]
+    return str(json.loads(body.read())["content_hash"])

@@ -1,11 +1,9 @@
-"""`recsys-assets run` as a person uses it: what comes out, mistakes, and interruptions."""
+"""`recsys-assets run` as a person uses it: what comes out of generated, real and landed ratings."""
 
 import gzip
 import json
 import re
-import signal
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +11,15 @@ from typing import Any
 import pytest
 
 from recsys_assets.domain.ratings.generating import GeneratedReviews, generate_amazon_reviews
-from recsys_assets.services.clients import isolated_session
-from recsys_assets.services.record import Services, read_services
 from recsys_assets_tests.main_job.command import (
-    Started,
-    only_sentence,
+    client,
+    content_hash,
     recsys_assets,
+    services_of,
     write_config,
 )
-from recsys_assets_tests.sagemaker_local.endpoint import eventually
 
-pytestmark = pytest.mark.xdist_group("main_job")
+pytestmark = pytest.mark.xdist_group("main_job_results")
 
 MADE_IN_EVERY_MODE = {
     "raw_ratings",
@@ -37,9 +33,7 @@ MADE_IN_EVERY_MODE = {
     "model_evaluation",
     "recommendations",
 }
-KEEP_ALMOST_ALL = {"min_ratings_per_customer": 2, "min_ratings_per_video": 2}
 ONE_EPOCH = {"hyperparameters": {"epochs": 1, "num_factors": 2}}
-HOURS = {"hyperparameters": {"epochs": 1_000_000, "num_factors": 100, "mini_batch_size": 10}}
 
 
 @dataclass
@@ -64,37 +58,6 @@ def finished(state: Path, summary: Path, *options: str | Path) -> Finished:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     return Finished(done.stdout, json.loads(summary.read_text()))
-
-
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A state folder that runs share, with services that are there before and after each."""
-    folder = tmp_path_factory.mktemp("main_job") / "state"
-    assert recsys_assets("services", "start", "--state", folder).returncode == 0
-    yield folder
-    recsys_assets("services", "stop", "--state", folder)
-
-
-def services_of(state: Path) -> Services:
-    found = read_services(state)
-    assert found is not None
-    assert found.alive
-    return found
-
-
-def client(state: Path, service: str) -> Any:
-    found = services_of(state)
-    session = isolated_session(found.access_key_id, found.secret_access_key, found.region)
-    url = found.s3_url if service == "s3" else found.sagemaker_url
-    return session.client(service, endpoint_url=url)
-
-
-def content_hash(state: Path, asset: str) -> str:
-    body = client(state, "s3").get_object(Bucket="recsys", Key=f"{asset}/current.json")["Body"]
-    return str(json.loads(body.read())["content_hash"])
-
-
-# --------------------------------------------------------------------------- what comes out
 
 
 @pytest.fixture(scope="module")
@@ -257,225 +220,3 @@ def test_tuning_makes_tuned_model_in_place_of_fm_model(state: Path, tmp_path: Pa
     assert counters["Completed"] == 3
     assert sum(counters.values()) == 3
     assert len(run.recommended) == 10
-
-
-# --------------------------------------------------------------------------- mistakes
-
-
-def mistake(state: Path, *options: str | Path) -> str:
-    return only_sentence(recsys_assets("run", "--state", state, *options))
-
-
-@pytest.mark.parametrize("ratings", ["nowhere.csv", "no/folder/", "s3:/typo/in/the/url"])
-def test_a_source_that_is_not_there_is_told(state: Path, tmp_path: Path, ratings: str) -> None:
-    given = tmp_path / ratings if "s3:" not in ratings else ratings
-    assert mistake(state, "--ratings", given) == f"there is no file or folder {given}"
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("s3://recsys/nothing/here", "There is neither an object s3://recsys/nothing/here"),
-        ("s3://no-such-bucket/ratings.csv", "The specified bucket does not exist"),
-    ],
-)
-def test_an_object_that_is_not_there_is_told(state: Path, url: str, reason: str) -> None:
-    said = mistake(state, "--ratings", url)
-    assert said.startswith("raw_ratings failed: ")
-    assert reason in said
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"a,b,c\n1,2,3\n", "it begins with 'a,b,c'"),
-        (
-            b"customer_id,video_id,stars\n1,2,3\n",
-            "needs the column rating; it has customer_id, video_id, stars",
-        ),
-        (b"", "it is empty"),
-        (b"customer_id,video_id,rating\n", "got a header and no rows"),
-        (b"\x1f\x8b\x08 no gzip at all", "corrupt gzip"),
-    ],
-    ids=["unknown columns", "a missing column", "empty", "only a header", "broken gzip"],
-)
-def test_a_file_that_holds_no_ratings_is_told(
-    state: Path, tmp_path: Path, content: bytes, reason: str
-) -> None:
-    path = tmp_path / "ratings.csv"
-    path.write_bytes(content)
-    said = mistake(state, "--ratings", path)
-    assert said.startswith(f"raw_ratings failed: cannot read {path}")
-    assert reason in said
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("ops: [1", "config.yaml is not YAML"),
-        ("- a\n- b", "expected a mapping such as `ops: ...`, got ['a', 'b']"),
-        ("ops: \xff\xfe", "config.yaml is not YAML"),
-        ("ops: {nonsense: {config: {}}}", '"nonsense" at path root:ops. Expected: batch_pred'),
-        (
-            "ops: {raw_ratings: {config: {generated_row: 5}}}",
-            '"generated_row" at path root:ops:raw_ratings:config. Expected: columns, format, ',
-        ),
-        (
-            "ops: {raw_ratings: {config: {generated_rows: many}}}",
-            'generated_rows. Value "many" of type "<class \'str\'>" is not valid for expected ',
-        ),
-        (
-            "ops: {raw_ratings: {config: {generated_rows: 5}}}",
-            "generated_rows Input should be greater than or equal to 1000",
-        ),
-    ],
-)
-def test_a_config_that_does_not_fit_is_told(
-    state: Path, tmp_path: Path, content: str, reason: str
-) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_bytes(content.encode("latin-1"))
-    said = mistake(state, "--config", path)
-    assert reason in said
-    assert len(said) < 400
-
-
-def test_options_and_a_config_that_cannot_be_joined_are_told(state: Path, tmp_path: Path) -> None:
-    config, ratings = tmp_path / "config.yaml", tmp_path / "ratings.csv"
-    config.write_text("ops: {raw_ratings: nothing}")
-    ratings.touch()
-    said = mistake(state, "--config", config, "--ratings", ratings)
-    assert said == f"{config}: expected a mapping as value of `raw_ratings`, got 'nothing'"
-
-
-def test_options_that_do_not_exist_show_the_usage(state: Path, tmp_path: Path) -> None:
-    for options in (["--rating", "x"], ["--config", str(tmp_path / "absent")], ["--format", "x"]):
-        done = recsys_assets("run", "--state", state, *options)
-        assert done.returncode == 2
-        assert done.stderr.startswith("Usage: ")
-        assert "Traceback" not in done.stderr
-
-
-def test_a_filter_that_leaves_nothing_is_told(state: Path, tmp_path: Path) -> None:
-    config = write_config(
-        tmp_path / "config.yaml",
-        raw_ratings={"generated_rows": 1_000},
-        filtered_ratings={"min_ratings_per_customer": 900},
-    )
-    said = mistake(state, "--config", config)
-    assert said.startswith("filtered_ratings failed: none of ")
-    assert "at least 900" in said
-
-
-def test_a_data_check_that_fails_stops_the_run(state: Path, tmp_path: Path) -> None:
-    config = write_config(
-        tmp_path / "config.yaml",
-        raw_ratings={"generated_rows": 4_000},
-        raw_ratings_checks={"rejected_share": {"error": 0.0}},
-    )
-    before = content_hash(state, "raw_ratings")
-    said = mistake(state, "--config", config)
-    assert said == "raw_ratings_checks failed: rejected_share: 2 of 4,000 lines put aside"
-    assert content_hash(state, "raw_ratings") != before
-    newest = client(state, "s3").get_object(Bucket="recsys", Key="filtered_ratings/current.json")
-    assert (
-        newest["LastModified"]
-        < client(state, "s3").get_object(Bucket="recsys", Key="raw_ratings/current.json")[
-            "LastModified"
-        ]
-    )
-
-
-# --------------------------------------------------------------------------- interruptions
-
-
-@pytest.fixture
-def endless(tmp_path: Path) -> Path:
-    """Run config of a training that takes hours."""
-    return write_config(
-        tmp_path / "endless.yaml",
-        raw_ratings={"generated_rows": 2_000},
-        filtered_ratings=KEEP_ALMOST_ALL,
-        model_training=HOURS,
-    )
-
-
-def test_a_second_run_on_a_state_folder_is_refused(
-    state: Path, endless: Path, tmp_path: Path
-) -> None:
-    first = Started(tmp_path, "run", "--state", state, "--config", endless)
-    first.wait_until_it_says("raw_ratings")
-    said = mistake(state)
-    assert said == f"another run is at work in {state}; wait for it or give another --state"
-    assert first.process.poll() is None
-    first.process.send_signal(signal.SIGINT)
-    assert only_sentence(first.ended()) == "interrupted"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_is_stopped_and_running_services_go_on(
-    state: Path, endless: Path, tmp_path: Path, number: signal.Signals
-) -> None:
-    before = services_of(state)
-    run = Started(tmp_path, "run", "--state", state, "--config", endless)
-    run.wait_until_it_says("epoch 1")
-    run.process.send_signal(number)
-    assert only_sentence(run.ended()) == "interrupted"
-
-    assert services_of(state) == before
-    job = newest_training_job(state)
-    assert job.startswith("fm-model-")
-    eventually(lambda: status_of(state, job) == "Stopped")
-    assert tracked_status(state, job) == "KILLED"
-    assert "STARTED" not in dagster_statuses(state)
-
-
-def newest_training_job(state: Path) -> str:
-    jobs = client(state, "sagemaker").list_training_jobs(SortOrder="Descending")
-    return str(jobs["TrainingJobSummaries"][0]["TrainingJobName"])
-
-
-def status_of(state: Path, job: str) -> str:
-    description = client(state, "sagemaker").describe_training_job(TrainingJobName=job)
-    return str(description["TrainingJobStatus"])
-
-
-def tracked_status(state: Path, job: str) -> str:
-    ((status,),) = query(
-        state / "mlflow" / "mlflow.db", "SELECT status FROM runs WHERE name = ?", job
-    )
-    return str(status)
-
-
-def dagster_statuses(state: Path) -> set[str]:
-    path = state / "dagster" / "history" / "runs.db"
-    return {status for (status,) in query(path, "SELECT status FROM runs")}
-
-
-def query(database: Path, sql: str, *parameters: str) -> list[tuple[Any, ...]]:
-    connection = sqlite3.connect(database)
-    try:
-        return connection.execute(sql, parameters).fetchall()
-    finally:
-        connection.close()
-
-
-@pytest.mark.parametrize("moment", ["while services start", "while training"])
-def test_services_of_an_interrupted_run_end_with_it(
-    endless: Path, tmp_path: Path, moment: str
-) -> None:
-    own = tmp_path / "state"
-    run = Started(tmp_path, "run", "--state", own, "--config", endless)
-    if moment == "while training":
-        run.wait_until_it_says("epoch 1")
-        found = services_of(own)
-        run.process.send_signal(signal.SIGTERM)
-    else:
-        eventually((own / "services" / "object_store.log").exists)
-        run.process.send_signal(signal.SIGINT)
-        found = None
-    assert only_sentence(run.ended()) == "interrupted"
-    if found is not None:
-        assert not any(process.find() for process in (found.supervisor, *found.children))
-    status = recsys_assets("services", "status", "--state", own)
-    assert (status.returncode, status.stdout) == (1, "not running\n")
