@@ -156,7 +156,7 @@ def model_training(
     selected_model alone, which is made in either case: a step that depended on both models would
     be skipped, silently, for want of the one that was not made.
     """
-    selected = context.selected_output_names
+    selected = {key.to_user_string() for key in context.selected_asset_keys}
     lineage = run_lineage(context.get_step_execution_context())
     asset = _asset_to_make(selected, config.mode, store, forerunners=lineage[1:])
     if asset in selected:

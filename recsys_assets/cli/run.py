@@ -48,6 +48,8 @@ def run_main_job(
         If the run did not make every asset; the message says which step failed and why.
     """
     settings = settings_of(state)
+    if summary is not None:
+        summary.parent.mkdir(parents=True, exist_ok=True)
     run_config = _run_config(ratings, ratings_format, config)
     with interruptible(), only_one_command(state), running_services(settings):
         began_work = time.time()
@@ -55,7 +57,6 @@ def run_main_job(
         collected = _execute(run_config)
         collected["state"] = str(state)
         if summary is not None:
-            summary.parent.mkdir(parents=True, exist_ok=True)
             summary.write_text(json.dumps(collected, indent=1) + "\n")
         from recsys_assets.cli.report import print_report
 
