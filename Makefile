@@ -50,6 +50,6 @@ check: $(VENV)/installed ## lint, types and the rules of who may import what
 
 clean: ## stop the local services and remove what the other targets made
 	@if test -x $(BIN)/recsys-assets; then $(BIN)/recsys-assets services stop --state '$(STATE)'; fi
-	rm -rf $(VENV) '$(STATE)' .tmp_dagster_home_* *.egg-info build dist
+	rm -rf $(VENV) '$(STATE)' .nux .tmp_dagster_home_* *.egg-info build dist
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find recsys_assets recsys_assets_tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
