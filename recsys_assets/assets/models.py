@@ -26,7 +26,7 @@ from recsys_assets.resources.object_store import ObjectStore
 from recsys_assets.resources.sagemaker import Range, Run, SageMaker, Training, Tuning
 from recsys_assets.resources.tracking import MlflowTracking
 
-_ASSET_OF_MODE = {"train": "fm_model", "tune": "tuned_model"}
+ASSET_OF_MODE = {"train": "fm_model", "tune": "tuned_model"}
 
 
 class Hyperparameters(Config):
@@ -182,13 +182,13 @@ def _asset_to_make(
     A retry "from asset failure" selects what has not been made: the other mode's model too, though
     a run that it retries has made the one that was asked for.
     """
-    models = set(_ASSET_OF_MODE.values())
+    models = set(ASSET_OF_MODE.values())
     for asset in models - selected:
         version = store.find(asset, forerunners)
         if version is not None and version.run_id in forerunners:
             return asset
     named = models & selected
-    return named.pop() if len(named) == 1 else _ASSET_OF_MODE[mode]
+    return named.pop() if len(named) == 1 else ASSET_OF_MODE[mode]
 
 
 def _make(

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from recsys_assets.cli.services import services
-from recsys_assets.cli.state import state_option
+from recsys_assets.cli.state import UserError, state_option
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,8 +68,6 @@ def ui(state: Path, port: int) -> None:
 
 def main() -> None:
     """Run the program: a user's mistake is one sentence on stderr and exit status 1."""
-    from recsys_assets.cli.state import UserError
-
     try:
         cli()
     except UserError as error:

@@ -27,7 +27,6 @@ from recsys_assets.cli.state import (
 if TYPE_CHECKING:
     from dagster import DagsterEvent, ExecuteJobResult
 
-_ALTERNATIVES = {"train": "fm_model", "tune": "tuned_model"}
 _INNER_TYPE = re.compile(r"\{[^{}]*\}")
 # The module of an exception's class, and pydantic's link to its web pages.
 _NOISE = re.compile(r"^[\w.]+\.(?=\w+: )|\s*For further information visit \S+")
@@ -112,7 +111,7 @@ def _execute(run_config: Mapping[str, Any]) -> dict[str, Any]:
     )
     from dagster._core.definitions.reconstruct import ReconstructableRepository
 
-    from recsys_assets.definitions import MAIN_JOB, build_defs
+    from recsys_assets.definitions import MAIN_JOB, defs
 
     # An interrupt that falls into SQLAlchemy's closing of a connection is logged with its traceback
     # before it goes on.
@@ -132,7 +131,7 @@ def _execute(run_config: Mapping[str, Any]) -> dict[str, Any]:
         except (DagsterExecutionInterruptedError, KeyboardInterrupt):
             raise UserError("interrupted") from None
         with result:
-            _require_everything(result, build_defs())
+            _require_everything(result, defs)
             return _summary(result)
 
 
@@ -148,6 +147,8 @@ def _problem(message: str) -> str:
 
 def _require_everything(result: "ExecuteJobResult", defs: Any) -> None:
     """Raise unless every asset that the mode calls for has been materialized."""
+    from recsys_assets.assets.models import ASSET_OF_MODE
+
     for event in result.all_events:
         if event.is_step_failure:
             reason = _failed_checks(result, str(event.step_key)) or _reason(event)
@@ -155,7 +156,7 @@ def _require_everything(result: "ExecuteJobResult", defs: Any) -> None:
                 raise UserError("interrupted")
             raise UserError(f"{event.step_key} failed: {reason}")
     made = set(_materializations(result))
-    alternatives = set(_ALTERNATIVES.values())
+    alternatives = set(ASSET_OF_MODE.values())
     expected = {
         key.to_user_string()
         for spec in defs.resolve_all_asset_specs()
@@ -211,6 +212,8 @@ def _materializations(result: "ExecuteJobResult") -> dict[str, dict[str, Any]]:
 
 
 def _summary(result: "ExecuteJobResult") -> dict[str, Any]:
+    from recsys_assets.assets.models import ASSET_OF_MODE
+
     made = _materializations(result)
     steps = {
         str(event.step_key): event.step_success_data.duration_ms / 1000
@@ -220,7 +223,7 @@ def _summary(result: "ExecuteJobResult") -> dict[str, Any]:
     total = time.time() - psutil.Process().create_time()
     raw, filtered = made["raw_ratings"], made["filtered_ratings"]
     evaluation, selected = made["model_evaluation"], made["selected_model"]
-    mode = {asset: mode for mode, asset in _ALTERNATIVES.items()}[selected["selected"]]
+    mode = {asset: mode for mode, asset in ASSET_OF_MODE.items()}[selected["selected"]]
     return {
         "run_id": result.run_id,
         "rows_read": raw["rows_read"],

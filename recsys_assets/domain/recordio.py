@@ -13,6 +13,7 @@ Sources: "Common Data Formats for Training" in the Amazon SageMaker developer gu
 """
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -72,8 +73,6 @@ def encode_recordio(matrix: csr_matrix, labels: Floats | None = None) -> bytes:
         If the matrix is not CSR or not float32 (SageMaker's Factorization Machines refuses
         float64 tensors), or if there is not one float32 label a row.
     """
-    from io import BytesIO
-
     _check(matrix, labels)
     buffer = BytesIO()
     _write_blocks(buffer, matrix, labels)
@@ -129,8 +128,8 @@ def decode_recordio(data: bytes) -> tuple[csr_matrix, Floats | None]:
     if not len(start):
         return csr_matrix((0, 0), dtype=np.float32), None
     rows = len(start)
-    features = _Tensors.none(rows)
-    label = _Tensors.none(rows)
+    features = _Tensors(rows)
+    label = _Tensors(rows)
     for tag, row, begin, stop in _fields(buffer, np.arange(rows), start, end):
         if tag in (_RECORD_FEATURES, _RECORD_LABEL):
             _read_entry(buffer, row, begin, stop, features if tag == _RECORD_FEATURES else label)
@@ -339,10 +338,6 @@ class _Tensors:
         self.key_start = np.zeros(rows, dtype=np.int64)
         self.key_end = np.zeros(rows, dtype=np.int64)
         self.shape = np.zeros(rows, dtype=np.int64)
-
-    @classmethod
-    def none(cls, rows: int) -> "_Tensors":
-        return cls(rows)
 
 
 def _fields(

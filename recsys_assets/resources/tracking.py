@@ -81,13 +81,12 @@ class MlflowTracking(ConfigurableResource[Any]):
         job: str,
         run: Run,
         params: Mapping[str, Any],
-        parent: TrackedRun | None = None,
     ) -> Iterator[TrackedRun]:
         """Track a job: the run ends FINISHED, FAILED or KILLED as the ``with`` block does.
 
         A run that an earlier try of the same job has left is taken up again.
         """
-        tracked = self.open(job, run, params, parent)
+        tracked = self.open(job, run, params)
         try:
             yield tracked
         except INTERRUPTS:
