@@ -15,7 +15,7 @@ from dagster import (
     multi_or_in_process_executor,
 )
 
-from recsys_assets.assets import checks, features, models, predictions, ratings
+from recsys_assets.assets import checks, features, models, predictions, ratings, serving
 from recsys_assets.io_managers import (
     DocumentIOManager,
     ParquetIOManager,
@@ -25,11 +25,13 @@ from recsys_assets.io_managers import (
 from recsys_assets.progress import console_logger, progress_logger
 from recsys_assets.resources.aws import AwsClients
 from recsys_assets.resources.object_store import ObjectStore
-from recsys_assets.resources.sagemaker import SageMaker
+from recsys_assets.resources.sagemaker import configured_sagemaker
 from recsys_assets.resources.tracking import MlflowTracking
 from recsys_assets.settings import Settings
 
 MAIN_JOB = "recommender"
+SERVING_JOB = "serving"
+_SERVING = AssetSelection.groups(serving.SERVING_GROUP)
 _TEST_ROWS_PER_FILE = 10_000  # keeps a file well below what a batch transform takes at once
 
 
@@ -58,14 +60,21 @@ def build_defs(
             predictions.batch_predictions,
             predictions.model_evaluation,
             predictions.recommendations,
+            serving.registered_model,
+            serving.endpoint,
         ],
         asset_checks=[checks.raw_ratings_checks, checks.filtered_ratings_checks],
         jobs=[
             define_asset_job(
                 MAIN_JOB,
-                selection=AssetSelection.all(),
+                selection=AssetSelection.all() - _SERVING,
                 description="From landed ratings to recommendations.",
-            )
+            ),
+            define_asset_job(
+                SERVING_JOB,
+                selection=_SERVING,
+                description="Register the selected model and put it behind the endpoint.",
+            ),
         ],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=_executor(),
@@ -75,13 +84,18 @@ def build_defs(
 
 def build_resources(settings: Settings) -> dict[str, Any]:
     """Build the resources of a deployment; clients are made when they are first used."""
-    local = settings.environment == "local"
-    aws = AwsClients(local=local, region_name=settings.region)
+    aws = AwsClients(
+        local=settings.environment == "local",
+        region_name=settings.region,
+        patience_seconds=settings.patience_seconds,
+    )
     store = ObjectStore(aws=aws, bucket=settings.bucket, prefix=settings.prefix)
     return {
         "store": store,
-        "sagemaker": SageMaker(
-            aws=aws, role_arn=settings.role_arn, poll_seconds=0.5 if local else 15.0
+        "sagemaker": configured_sagemaker(
+            settings.sagemaker_config,
+            aws=aws,
+            role_arn=settings.role_arn,
         ),
         "tracking": MlflowTracking(
             tracking_uri=settings.mlflow_tracking_uri,

@@ -5,6 +5,7 @@ their defaults. What does not: run config (it stands on the assets) and credenti
 chain finds on AWS and the local services make up for themselves.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,12 @@ class Settings:
         ``RECSYS_ROLE_ARN`` (needed on AWS): the role that SageMaker's jobs take.
     mlflow_tracking_uri
         ``RECSYS_MLFLOW_TRACKING_URI`` (default: SQLite in the state folder).
+    sagemaker_config
+        ``RECSYS_SAGEMAKER_CONFIG``: a YAML file of what jobs ask for (instances, spot, VPC, keys,
+        tags, a cap on their cost), absolute; None for the defaults.
+    patience_seconds
+        ``RECSYS_PATIENCE_SECONDS`` (default 300): how long a call to AWS is tried again while it is
+        throttled, the network is cut or the credentials have expired.
     s3_endpoint_url
         ``RECSYS_S3_ENDPOINT_URL``: an S3-compatible store to use in place of the local one, with
         ``RECSYS_S3_ACCESS_KEY_ID`` and ``RECSYS_S3_SECRET_ACCESS_KEY``; local environment only.
@@ -50,6 +57,8 @@ class Settings:
     region: str
     role_arn: str
     mlflow_tracking_uri: str
+    sagemaker_config: Path | None
+    patience_seconds: float
     s3_endpoint_url: str | None
 
     @classmethod
@@ -59,13 +68,15 @@ class Settings:
         Raises
         ------
         SettingsError
-            If ``RECSYS_ENV`` is neither ``local`` nor ``aws``.
+            If ``RECSYS_ENV`` is neither ``local`` nor ``aws``, or ``RECSYS_PATIENCE_SECONDS`` is
+            not a number of seconds.
         """
         environment = variables.get("RECSYS_ENV") or "local"
         if environment not in ENVIRONMENTS:
             raise SettingsError(f"RECSYS_ENV: expected local or aws, got {environment!r}")
         local = environment == "local"
         state = Path(variables.get("RECSYS_STATE") or ".recsys").absolute()
+        sagemaker_config = variables.get("RECSYS_SAGEMAKER_CONFIG")
         surrounding = variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION")
         return cls(
             environment=environment,
@@ -77,5 +88,20 @@ class Settings:
             role_arn=variables.get("RECSYS_ROLE_ARN") or (LOCAL_ROLE_ARN if local else ""),
             mlflow_tracking_uri=variables.get("RECSYS_MLFLOW_TRACKING_URI")
             or f"sqlite:///{state}/mlflow/mlflow.db",
+            sagemaker_config=Path(sagemaker_config).absolute() if sagemaker_config else None,
+            patience_seconds=_seconds(variables, "RECSYS_PATIENCE_SECONDS", 300.0),
             s3_endpoint_url=variables.get("RECSYS_S3_ENDPOINT_URL") or None,
         )
+
+
+def _seconds(variables: Mapping[str, str], name: str, default: float) -> float:
+    text = variables.get(name)
+    if not text:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise SettingsError(f"{name}: expected a number of seconds, got {text!r}")
+    return seconds

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from recsys_assets.services.control import start_services, stop_services
+from recsys_assets.services.record import Services, read_services
 from recsys_assets.settings import Settings
+from recsys_assets_tests.proxy import Proxy
 
 PROJECT = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("RECSYS_TEST_DATA", PROJECT.parent / "shared" / "data"))
@@ -54,3 +56,18 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         start_services(found)
         yield found
         stop_services(state)
+
+
+@pytest.fixture(scope="session")
+def services(settings: Settings) -> Services:
+    """The local services of this test process."""
+    found = read_services(settings.state)
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def proxy(services: Services) -> Iterator[Proxy]:
+    """A proxy in front of these services, which sees and spoils the calls of one test."""
+    with Proxy(services.sagemaker_url, s3=services.s3_url) as running:
+        yield running

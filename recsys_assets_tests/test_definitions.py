@@ -10,7 +10,7 @@ import yaml
 from dagster import AssetKey, Definitions
 
 from recsys_assets.assets.models import ModelTrainingConfig, RangeConfig, TuningConfig
-from recsys_assets.definitions import MAIN_JOB, build_defs
+from recsys_assets.definitions import MAIN_JOB, SERVING_JOB, build_defs
 from recsys_assets.settings import Settings, SettingsError
 
 PROJECT = Path(__file__).parent.parent
@@ -28,7 +28,10 @@ DEPENDENCIES = {
     "batch_predictions": {"selected_model", "protobuf_test", "sparse_matrix"},
     "model_evaluation": {"batch_predictions", "selected_model", "sparse_matrix"},
     "recommendations": {"selected_model", "sparse_matrix"},
+    "registered_model": {"selected_model"},
+    "endpoint": {"registered_model", "model_evaluation"},
 }
+SERVING = {"registered_model", "endpoint"}
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +47,16 @@ def test_the_graph_is_the_one_that_is_documented(defs: Definitions) -> None:
     assert found == DEPENDENCIES
 
 
-def test_every_asset_and_the_checks_are_in_the_main_job(defs: Definitions) -> None:
+def test_all_but_serving_and_the_checks_are_in_the_main_job(defs: Definitions) -> None:
     job = defs.resolve_job_def(MAIN_JOB)
-    assert job.asset_layer.executable_asset_keys == {AssetKey(name) for name in DEPENDENCIES}
+    made = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    assert made == DEPENDENCIES.keys() - SERVING
     assert {node.name for node in job.nodes} >= {"raw_ratings_checks", "filtered_ratings_checks"}
+
+
+def test_what_costs_money_as_long_as_it_stands_has_a_job_of_its_own(defs: Definitions) -> None:
+    job = defs.resolve_job_def(SERVING_JOB)
+    assert job.asset_layer.executable_asset_keys == {AssetKey(name) for name in SERVING}
 
 
 def test_every_asset_says_what_it_is(defs: Definitions) -> None:

@@ -4,7 +4,7 @@ What belongs here: fm_model, tuned_model, selected_model and their config. What 
 jobs and tracking them (``recsys_assets.resources``).
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, Literal
 
 from dagster import (
@@ -19,6 +19,8 @@ from dagster import (
 )
 from pydantic import Field
 
+from recsys_assets.assets.shown import as_image, as_png
+from recsys_assets.domain.plots import plot_losses
 from recsys_assets.io_managers import Document, StoredRecordIO
 from recsys_assets.io_managers.base import run_lineage
 from recsys_assets.resources import tracked_jobs
@@ -160,10 +162,15 @@ def model_training(
     lineage = run_lineage(context.get_step_execution_context())
     asset = _asset_to_make(selected, config.mode, store, forerunners=lineage[1:])
     if asset in selected:
-        record = _make(
+        trained = _make(
             context, config, asset, protobuf_train, protobuf_validate, store, sagemaker, tracking
         )
-        yield Output(Document(record), output_name=asset, metadata=_shown(record))
+        record = trained.record
+        yield Output(
+            Document(record),
+            output_name=asset,
+            metadata={**_shown(record), **trained.metadata, **_course(trained.losses)},
+        )
     else:
         record = store.require(asset, lineage).facts["content"]
     if "selected_model" in selected:
@@ -200,8 +207,8 @@ def _make(
     store: ObjectStore,
     sagemaker: SageMaker,
     tracking: MlflowTracking,
-) -> dict[str, Any]:
-    """Make fm_model or tuned_model and return its record."""
+) -> tracked_jobs.Trained:
+    """Make fm_model or tuned_model."""
     if train.fingerprint != validate.fingerprint:
         raise Failure(
             "protobuf_train and protobuf_validate come from different sparse_matrix versions; "
@@ -220,12 +227,14 @@ def _make(
         validate_uri=validate.uri,
         output_uri=store.uri(asset, run.root_run_id, "jobs"),
     )
-    if asset == "fm_model":
-        record = tracked_jobs.train(sagemaker, tracking, training, run, context)
-    else:
-        tuning = _tuning(config.tuning, training)
-        record = tracked_jobs.tune(sagemaker, tracking, tuning, run, context)
-    return {**record, "fingerprint": train.fingerprint}
+    with tracked_jobs.retried(context, sagemaker):
+        if asset == "fm_model":
+            trained = tracked_jobs.train(sagemaker, tracking, training, run, context)
+        else:
+            tuning = _tuning(config.tuning, training)
+            trained = tracked_jobs.tune(sagemaker, tracking, tuning, run, context)
+    trained.record["fingerprint"] = train.fingerprint
+    return trained
 
 
 def _tuning(config: TuningConfig, training: Training) -> Tuning:
@@ -251,7 +260,12 @@ def _tuning(config: TuningConfig, training: Training) -> Tuning:
 def run_of(context: AssetExecutionContext, asset: str) -> Run:
     """Return on whose behalf a step asks for a job."""
     run = context.run
-    return Run(run.run_id, run.root_run_id or run.run_id, asset)
+    partition = context.partition_key if context.has_partition_key else None
+    return Run(run.run_id, run.root_run_id or run.run_id, asset, partition)
+
+
+def _course(losses: Mapping[int, float]) -> dict[str, Any]:
+    return {"losses": as_image(as_png(plot_losses(losses)))} if losses else {}
 
 
 def _shown(record: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from recsys_assets.domain.recommending import recommend
 from recsys_assets.io_managers import Document, ParquetFolder, StoredRecordIO
 from recsys_assets.resources.object_store import ObjectStore
 from recsys_assets.resources.sagemaker import SageMaker
+from recsys_assets.resources.tracked_jobs import announce, log_look, retried
 from recsys_assets.resources.tracking import MlflowTracking
 
 
@@ -46,11 +47,16 @@ def batch_predictions(
         raise Failure("Expected ratings to test on, got none.", allow_retries=False)
     run = run_of(context, "batch_predictions")
     output = store.uri("batch_predictions", run.root_run_id, "transform") + "/"
-    with sagemaker.transform_job(
-        selected_model.content["artefact"], protobuf_test.uri, output, run
-    ) as job:
-        context.log.info(f"transform job {job.name}")
-        job.follow(lambda lines: context.log.debug("\n".join(lines)))
+    artefact = selected_model.content["artefact"]
+    with (
+        retried(context, sagemaker),
+        sagemaker.transform_job(artefact, protobuf_test.uri, output, run) as job,
+    ):
+        announce(job, sagemaker, context)
+        description = job.follow(
+            lambda look: log_look(look, context), sagemaker.transform.max_runtime_seconds
+        )
+    began, ended = description["TransformStartTime"], description["TransformEndTime"]
     scores = _scores(store, output, protobuf_test)
     customer, video = sparse_matrix.pairs("test")
     frame = pd.DataFrame(
@@ -64,6 +70,7 @@ def batch_predictions(
     return Output(
         frame,
         metadata={
+            **job.metadata(sagemaker.links(), (ended - began).total_seconds()),
             "transform_job": job.name,
             "model": selected_model.content["job_name"],
             "head": MetadataValue.md(frame_as_markdown(frame.head(10))),

@@ -7,13 +7,16 @@ Modules of this package import Dagster and the assets only where they run someth
 `--help` and the services answer at once.
 """
 
+import json
 import sys
 from pathlib import Path
 
 import click
 
 from recsys_assets.cli.services import services
-from recsys_assets.cli.state import UserError, state_option
+from recsys_assets.cli.state import UserError, settings_of, state_option
+from recsys_assets.iam import POLICIES, policy
+from recsys_assets.settings import SettingsError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,6 +67,35 @@ def ui(state: Path, port: int) -> None:
     from recsys_assets.cli.ui import serve_ui
 
     serve_ui(state, port)
+
+
+@cli.command()
+@state_option
+def doctor(state: Path) -> None:
+    """Look at what a run needs and say what is missing; exit status 1 if anything is.
+
+    Nothing is created and nothing costs money.
+    """
+    from recsys_assets.cli.doctor import print_findings
+
+    if not print_findings(state):
+        sys.exit(1)
+
+
+@cli.command("policy")
+@state_option
+@click.argument("name", type=click.Choice(POLICIES))
+def print_policy(state: Path, name: str) -> None:
+    """Print an IAM policy with your bucket, region and role filled in.
+
+    platform is for whoever runs the platform, sagemaker_role for the role that SageMaker's jobs
+    take, sagemaker_role_trust says who may take that role.
+    """
+    try:
+        document = policy(name, settings_of(state))
+    except SettingsError as error:
+        raise UserError(str(error)) from error
+    click.echo(json.dumps(document, indent=2))
 
 
 def main() -> None:

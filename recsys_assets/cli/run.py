@@ -148,6 +148,7 @@ def _problem(message: str) -> str:
 def _require_everything(result: "ExecuteJobResult", defs: Any) -> None:
     """Raise unless every asset that the mode calls for has been materialized."""
     from recsys_assets.assets.models import ASSET_OF_MODE
+    from recsys_assets.definitions import MAIN_JOB
 
     for event in result.all_events:
         if event.is_step_failure:
@@ -157,12 +158,8 @@ def _require_everything(result: "ExecuteJobResult", defs: Any) -> None:
             raise UserError(f"{event.step_key} failed: {reason}")
     made = set(_materializations(result))
     alternatives = set(ASSET_OF_MODE.values())
-    expected = {
-        key.to_user_string()
-        for spec in defs.resolve_all_asset_specs()
-        for key in [spec.key]
-        if key.to_user_string() not in alternatives
-    }
+    keys = defs.resolve_job_def(MAIN_JOB).asset_layer.executable_asset_keys
+    expected = {key.to_user_string() for key in keys} - alternatives
     missing = sorted(expected - made) + ([] if made & alternatives else ["fm_model or tuned_model"])
     if not result.success or missing:
         raise UserError(f"the run has not made {', '.join(missing) or 'everything'}")

@@ -28,11 +28,20 @@ def services() -> None:
 @state_option
 @click.option("--s3-port", type=int, help="Default: the port of last time, else a free one.")
 @click.option("--sagemaker-port", type=int, help="Default: the port of last time, else a free one.")
-def start(state: Path, s3_port: int | None, sagemaker_port: int | None) -> None:
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="REPOSITORY=PROGRAM",
+    help="Run PROGRAM, with `train` or `serve` appended, for images of REPOSITORY (repeatable).",
+)
+def start(
+    state: Path, s3_port: int | None, sagemaker_port: int | None, images: tuple[str, ...]
+) -> None:
     """Start the services and leave them running."""
     try:
         running, started_here = start_services(
-            settings_of(state), s3_port=s3_port, sagemaker_port=sagemaker_port
+            settings_of(state), s3_port=s3_port, sagemaker_port=sagemaker_port, images=images
         )
     except ServicesError as error:
         raise UserError(str(error)) from error

@@ -4,6 +4,7 @@ What belongs here: matplotlib figures made from plain frames. What does not: mea
 picture is stored or shown.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -30,4 +31,15 @@ def plot_evaluation(predictors: pd.DataFrame, segments: pd.DataFrame) -> "Figure
         )
         axes.set(title=f"RMSE by training ratings of the {segment}")
         axes.legend()
+    return figure
+
+
+def plot_losses(losses: Mapping[int, float]) -> "Figure":
+    """Plot the train RMSE (in stars) by epoch, which counts from 0."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 2.6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([*losses], [*losses.values()], "o-", markersize=3)
+    axes.set(title="Train RMSE by epoch", xlabel="epoch")
     return figure

@@ -138,11 +138,13 @@ def decode_recordio(data: bytes) -> tuple[csr_matrix, Floats | None]:
     if not features.present.all():
         first = int(np.flatnonzero(~features.present)[0])
         raise RecordIOError(f"byte {start[first]}: record {first} has no 'values' features")
-    width = np.unique(features.shape)
+    counts = (features.value_end - features.value_start) // 4
+    # Dense records need no shape, and the SDK writes none for them.
+    shapeless = (features.shape == 0) & (features.key_end == features.key_start)
+    width = np.unique(np.where(shapeless, counts, features.shape))
     if len(width) != 1:
         raise RecordIOError(f"expected records of one width, found {width.tolist()} columns")
     columns = int(width[0])
-    counts = (features.value_end - features.value_start) // 4
     indptr = _starts(counts)
     values = _gather(buffer, features.value_start, counts * 4).view("<f4").astype(np.float32)
     indices = _read_keys(buffer, features, counts, columns, start)

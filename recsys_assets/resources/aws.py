@@ -4,17 +4,21 @@ What belongs here: making boto3 clients. What does not: any knowledge of what th
 """
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import boto3
-from dagster_aws.utils import (
-    ResourceWithBoto3Configuration,
-    construct_boto_client_retry_config,
-)
+from botocore.config import Config
+from botocore.credentials import Credentials
+from dagster_aws.utils import ResourceWithBoto3Configuration
 from pydantic import Field
 
+from recsys_assets.resources.patience import make_patient
 from recsys_assets.services.clients import isolated_session
 from recsys_assets.services.control import start_services
 from recsys_assets.settings import Settings
+
+# Tries are counted and spaced by `patience`, not by botocore.
+_AWS_CONFIG = Config(connect_timeout=10, retries={"mode": "standard", "total_max_attempts": 1})
 
 
 class AwsClients(ResourceWithBoto3Configuration):
@@ -22,10 +26,19 @@ class AwsClients(ResourceWithBoto3Configuration):
 
     With ``local`` set, clients reach the local services, which are started if they do not run, and
     nothing of the surrounding AWS configuration is read. Otherwise AWS's own chain of configuration
-    and the fields of this resource decide.
+    and the fields of this resource decide, and clients have patience (``patience.py``).
     """
 
     local: bool = Field(description="Use the local services rather than AWS.")
+    max_attempts: int = Field(
+        default=1, ge=1, le=1, description="Not of use here: `patience_seconds` limits the tries."
+    )
+    patience_seconds: float = Field(
+        default=300.0,
+        ge=0,
+        description="How long a call to AWS is tried again while it is throttled, times out, is "
+        "answered with 5xx, the network is cut or the credentials have expired.",
+    )
 
     def client(self, service: str) -> Any:
         """Return a boto3 client, e.g. of ``s3``, ``sagemaker`` or ``logs``.
@@ -42,14 +55,40 @@ class AwsClients(ResourceWithBoto3Configuration):
             )
             url = services.s3_url if service == "s3" else services.sagemaker_url
             return session.client(service, endpoint_url=url)
-        return boto3.Session(profile_name=self.profile_name).client(
+        session = self._session()
+        client = session.client(
             service,
-            region_name=self.region_name,
             use_ssl=self.use_ssl,
             verify=self.verify,
             endpoint_url=self.endpoint_url,
+            config=_AWS_CONFIG,
+        )
+        make_patient(client, self.patience_seconds, lambda: self._renew(session))
+        return client
+
+    def _session(self) -> boto3.Session:
+        return boto3.Session(
+            profile_name=self.profile_name,
+            region_name=self.region_name,
             aws_access_key_id=self.aws_access_key_id,
             aws_secret_access_key=self.aws_secret_access_key,
             aws_session_token=self.aws_session_token,
-            config=construct_boto_client_retry_config(self.max_attempts),  # type: ignore[no-untyped-call]
         )
+
+    def _renew(self, session: boto3.Session) -> None:
+        """Read a session's credentials again, from wherever the chain finds them now.
+
+        Those of a role renew themselves; those of a file that somebody has written anew do not.
+        """
+        held, found = session.get_credentials(), self._session().get_credentials()
+        if type(held) is Credentials and found is not None:
+            fresh = found.get_frozen_credentials()
+            held.token = fresh.token
+            held.access_key = fresh.access_key  # type: ignore[assignment]
+            held.secret_key = fresh.secret_key  # type: ignore[assignment]
+
+
+def is_aws(client: Any) -> bool:
+    """Tell whether a client reaches AWS itself and not something that stands in for it."""
+    host = urlsplit(client.meta.endpoint_url).hostname or ""
+    return host.endswith((".amazonaws.com", ".amazonaws.com.cn", ".api.aws"))

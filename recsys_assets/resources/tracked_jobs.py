@@ -1,17 +1,22 @@
-"""Training and tuning jobs on SageMaker, tracked in MLflow while they run.
+"""Training and tuning jobs on SageMaker, tracked in MLflow and in Dagster while they run.
 
-What belongs here: how a job's progress becomes log lines of the step and metrics of an MLflow run.
-What does not: requests and polling (``sagemaker.py``), MLflow itself (``tracking.py``).
+What belongs here: how a job's progress becomes log lines, events and metadata of the step, and
+metrics of an MLflow run. What does not: requests and polling (``sagemaker``), MLflow itself
+(``tracking.py``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from dagster import AssetExecutionContext
+from dagster import AssetExecutionContext, AssetObservation, Failure, RetryRequested
 
 from recsys_assets.resources.sagemaker import (
     OBJECTIVE,
     JobFailed,
+    Look,
+    RemoteJob,
     Run,
     SageMaker,
     Training,
@@ -22,7 +27,27 @@ from recsys_assets.resources.sagemaker import (
 )
 from recsys_assets.resources.tracking import MlflowTracking, TrackedRun
 
+_FIRST_RETRY_SECONDS = 10
 _MLFLOW_STATUS = {"Completed": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training or tuning job has made.
+
+    Attributes
+    ----------
+    record
+        Enough to use the model and to find its job again (JSON).
+    losses
+        The train RMSE by epoch (from 0) of the job that made the model.
+    metadata
+        What the asset shows of the job: links and cost.
+    """
+
+    record: dict[str, Any]
+    losses: Mapping[int, float]
+    metadata: dict[str, Any]
 
 
 def train(
@@ -31,8 +56,8 @@ def train(
     training: Training,
     run: Run,
     context: AssetExecutionContext,
-) -> dict[str, Any]:
-    """Run a training job and return its record.
+) -> Trained:
+    """Run a training job.
 
     Raises
     ------
@@ -43,20 +68,33 @@ def train(
         sagemaker.training_job(training, run) as job,
         tracking.job(job.name, run, training.hyperparameters) as tracked,
     ):
-        context.log.info(f"training job {job.name}")
+        announce(job, sagemaker, context)
+        losses: dict[int, float] = {}
 
-        def on_lines(lines: list[str]) -> None:
-            for epoch, rmse in filter(None, map(epoch_loss, lines)):
+        def on_look(look: Look) -> None:
+            log_look(look, context)
+            new = dict(filter(None, map(epoch_loss, look.lines)))
+            losses.update(new)
+            for epoch, rmse in new.items():
                 tracked.log_metric("train_rmse", rmse, step=epoch)
                 context.log.info(f"epoch {epoch}: train RMSE {rmse:.4f}")
-            context.log.debug(
-                "\n".join(lines)
-            )  # one event, not one a line: each costs milliseconds
+            if new:  # one event a look, whose numbers the UI draws while the job runs
+                epoch = max(new)
+                context.log_event(
+                    AssetObservation(
+                        run.asset,
+                        partition=run.partition,
+                        metadata={"epoch": epoch, "train_rmse": new[epoch]},
+                    )
+                )
 
-        record = training_record(job.follow(on_lines), tracked)
+        description = job.follow(on_look)
+        record = training_record(description, tracked)
         tracked.log_metric("validate_rmse", record["metrics"]["validate_rmse"])
         tracked.tag("artefact", record["artefact"])
-    return record
+    seconds = description.get("BillableTimeInSeconds", 0)
+    metadata = job.metadata(sagemaker.links(), seconds, record["artefact"])
+    return Trained(record, losses, metadata)
 
 
 def tune(
@@ -65,8 +103,8 @@ def tune(
     tuning: Tuning,
     run: Run,
     context: AssetExecutionContext,
-) -> dict[str, Any]:
-    """Run a tuning job and return the record of its best training job.
+) -> Trained:
+    """Run a tuning job; its model is that of its best training job.
 
     Raises
     ------
@@ -84,20 +122,58 @@ def tune(
         sagemaker.tuning_job(tuning, run) as job,
         tracking.job(job.name, run, params) as parent,
     ):
-        context.log.info(f"tuning job {job.name}")
+        announce(job, sagemaker, context)
         trials = _TrackedTrials(sagemaker, tracking, parent, run, context, tuning)
         try:
-            description = job.follow(on_look=lambda: trials.update(sagemaker.trials(job.name)))
+            description = job.follow(lambda look: trials.update(sagemaker.trials(job.name)))
+        except JobFailed as error:
+            raise _with_first_failure(error, job, sagemaker) from error
         finally:
             trials.close()
         if "BestTrainingJob" not in description:
-            raise JobFailed(job.name, "Failed", "none of its training jobs completed", [])
+            failed = JobFailed(job.name, "Failed", "none of its training jobs completed", [])
+            raise _with_first_failure(failed, job, sagemaker)
         best = description["BestTrainingJob"]["TrainingJobName"]
         record = training_record(sagemaker.describe_training_job(best), trials.run_of(best))
         record["tuning_job"] = job.name
         parent.log_metric("validate_rmse", record["metrics"]["validate_rmse"])
         parent.tag("best_job", record["job_name"])
-    return record
+    losses = dict(filter(None, map(epoch_loss, sagemaker.log_lines(best))))
+    seconds = sum(trial.seconds for trial in sagemaker.trials(job.name))
+    metadata = job.metadata(sagemaker.links(), seconds, record["artefact"])
+    return Trained(record, losses, metadata)
+
+
+@contextmanager
+def retried(context: AssetExecutionContext, sagemaker: SageMaker) -> Iterator[None]:
+    """Have a step try again after a failure of the ``with`` block that allows it.
+
+    A retry policy on the asset would do the same and more: Dagster applies it to a step that was
+    cancelled too, which would start the job again that has just been stopped.
+    """
+    try:
+        yield
+    except Failure as error:
+        if not error.allow_retries or context.retry_number >= sagemaker.max_retries:
+            raise
+        pause = _FIRST_RETRY_SECONDS * 2**context.retry_number
+        context.log.warning(f"{error.description}; tried again in {pause} s")
+        raise RetryRequested(sagemaker.max_retries, seconds_to_wait=pause) from error
+
+
+def announce(job: RemoteJob, sagemaker: SageMaker, context: AssetExecutionContext) -> None:
+    """Tell which job a step follows, and where to look at it."""
+    link = sagemaker.links().resource(job.kind.noun, job.name)
+    shown = f" ({link.value})" if link.value != job.name else ""
+    context.log.info(f"{job.kind.words} {job.name}{shown}")
+
+
+def log_look(look: Look, context: AssetExecutionContext) -> None:
+    """Log what a look at a job has found: one event a kind, for each costs milliseconds."""
+    for status in look.statuses:
+        context.log.info(status)
+    if look.lines:
+        context.log.debug("\n".join(look.lines))
 
 
 def training_record(description: Mapping[str, Any], tracked: TrackedRun) -> dict[str, Any]:
@@ -126,6 +202,22 @@ def training_record(description: Mapping[str, Any], tracked: TrackedRun) -> dict
         "billable_seconds": description.get("BillableTimeInSeconds"),
         "mlflow_run_id": tracked.run_id,
     }
+
+
+def _with_first_failure(error: JobFailed, job: RemoteJob, sagemaker: SageMaker) -> JobFailed:
+    """Return the failure of a tuning job with the reason and the log of a trial that failed."""
+    failed = next(
+        (trial.job_name for trial in sagemaker.trials(job.name) if trial.status == "Failed"), None
+    )
+    if failed is None or error.stopped:
+        return error
+    reason = sagemaker.describe_training_job(failed).get("FailureReason", "no reason given")
+    return JobFailed(
+        job.name,
+        "Failed",
+        f"{error.reason}; training job {failed}: {reason}",
+        sagemaker.log_lines(failed),
+    )
 
 
 class _TrackedTrials:

@@ -20,7 +20,11 @@ from pathlib import Path
 import uvicorn
 
 from recsys_assets.sagemaker_local.app import create_app
+from recsys_assets.sagemaker_local.authentication import SHORTEST_SECRET, Authenticator
+from recsys_assets.sagemaker_local.connections import MOST_CONNECTIONS, LimitedProtocol
 from recsys_assets.sagemaker_local.context import Context
+from recsys_assets.sagemaker_local.hosting.host import Host
+from recsys_assets.sagemaker_local.identity import DEFAULT_ROLE
 from recsys_assets.sagemaker_local.images import Images, parse_mappings
 from recsys_assets.sagemaker_local.jobs.scheduler import Scheduler
 from recsys_assets.sagemaker_local.s3 import ObjectStore
@@ -42,8 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parent = os.getppid()
     try:
-        if not ipaddress.IPv4Address(options.host).is_loopback:
-            raise ValueError(f"--host must be a loopback address, got {options.host}")
+        secret = _secret(options.token_file)
+        loopback = ipaddress.IPv4Address(options.host).is_loopback
+        if not loopback and secret is None:
+            raise ValueError(
+                f"--host {options.host} can be reached by others and needs --token-file"
+            )
         images = Images(parse_mappings(options.image))
         options.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = lock_folder(options.state, _PATIENCE_SECONDS)
@@ -57,11 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         images=images,
         work_folder=options.state.absolute() / "jobs",
         lock=lock,
+        roles=frozenset(options.role or [DEFAULT_ROLE]),
     )
-    app = create_app(context, Scheduler(context, options.max_jobs), options.host)
+    app = create_app(
+        context,
+        [Scheduler(context, options.max_jobs), Host(context)],
+        # Elsewhere nobody knows under which name it is reached; there the signature protects it.
+        allowed_hosts=[options.host, "localhost"] if loopback else ["*"],
+        authenticator=None if secret is None else Authenticator(secret),
+    )
     server = uvicorn.Server(
         uvicorn.Config(
             app,
+            http=LimitedProtocol,
+            limit_concurrency=MOST_CONNECTIONS,
             log_config=None,
             access_log=False,
             ws="none",
@@ -84,7 +101,18 @@ def _parser() -> argparse.ArgumentParser:
         " AWS_DEFAULT_REGION.",
     )
     parser.add_argument("--port", type=int, required=True, help="port to listen on")
-    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; one that others can reach needs --token-file",
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="serve only requests that are signed with the token in FILE: clients have it as their"
+        " AWS_SECRET_ACCESS_KEY. There is no encryption; a proxy can add that",
+    )
     parser.add_argument(
         "--state",
         type=Path,
@@ -105,7 +133,15 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="REPOSITORY=PROGRAM",
         help="run PROGRAM, with 'train' or 'serve' appended, for images of REPOSITORY; paths in"
-        " it must be absolute (repeatable)",
+        " it must be absolute, and script-mode stands for the program that runs a user's scripts"
+        " (repeatable)",
+    )
+    parser.add_argument(
+        "--role",
+        action="append",
+        metavar="NAME",
+        help=f"a role that the account has, for clients that look it up (default: {DEFAULT_ROLE};"
+        " repeatable)",
     )
     parser.add_argument(
         "--exit-with-parent",
@@ -113,6 +149,15 @@ def _parser() -> argparse.ArgumentParser:
         help="end when the process that started this one has ended",
     )
     return parser
+
+
+def _secret(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    secret = file.read_text(encoding="utf-8").strip()
+    if len(secret) < SHORTEST_SECRET:
+        raise ValueError(f"{file} must hold a token of at least {SHORTEST_SECRET} characters")
+    return secret
 
 
 def _positive(text: str) -> int:

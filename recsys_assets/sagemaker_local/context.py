@@ -4,6 +4,8 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from recsys_assets.sagemaker_local.hosting.routing import Routing
+from recsys_assets.sagemaker_local.identity import DEFAULT_ROLE
 from recsys_assets.sagemaker_local.images import Images
 from recsys_assets.sagemaker_local.s3 import ObjectStore
 from recsys_assets.sagemaker_local.store import Store
@@ -29,6 +31,13 @@ class Context:
     changed
         Set when there may be something to do for the scheduler: a job was created, stopped or
         ended.
+    roles
+        Names of the roles that the account has.
+    hosting_changed
+        Set when there may be something to do for the host: an endpoint was created, changed or
+        deleted, or an instance is ready or has ended.
+    routing
+        Which instances answer for which endpoint.
     """
 
     store: Store
@@ -37,3 +46,6 @@ class Context:
     work_folder: Path
     lock: int
     changed: threading.Event = field(default_factory=threading.Event)
+    roles: frozenset[str] = frozenset({DEFAULT_ROLE})
+    hosting_changed: threading.Event = field(default_factory=threading.Event)
+    routing: Routing = field(default_factory=Routing)

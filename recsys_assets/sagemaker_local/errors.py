@@ -16,13 +16,16 @@ class ServiceError(Exception):
         What was expected, what came and where.
     status
         HTTP status; 4xx for the caller's fault, which clients do not retry, 5xx otherwise.
+    **details
+        Further members that the service model has for this error.
     """
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    def __init__(self, code: str, message: str, status: int = 400, **details: object) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.status = status
+        self.details = details
 
 
 def validation_error(message: str) -> ServiceError:

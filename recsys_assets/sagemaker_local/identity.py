@@ -1,7 +1,6 @@
 """Who this endpoint is: its account, its region and the names (ARNs) formed from them.
 
-There is one account and, for each process, one region; neither depends on a caller's credentials,
-which the endpoint never looks at.
+There is one account and, for each process, one region; neither depends on a caller's credentials.
 """
 
 import os
@@ -11,6 +10,10 @@ ACCOUNT_ID = "123456789012"
 
 USER_ARN = f"arn:aws:iam::{ACCOUNT_ID}:user/local"
 """Whom every caller is told to be."""
+
+
+DEFAULT_ROLE = "sagemaker"
+"""Name of the one role that exists if the endpoint is not told of others."""
 
 
 def region() -> str:
@@ -29,3 +32,8 @@ def arn(resource_type: str, name: str) -> str:
         The resource's own name.
     """
     return f"arn:aws:sagemaker:{region()}:{ACCOUNT_ID}:{resource_type}/{name}"
+
+
+def role_arn(name: str) -> str:
+    """Return the ARN of a role of the account."""
+    return f"arn:aws:iam::{ACCOUNT_ID}:role/{name}"

@@ -51,9 +51,9 @@ class MetricScraper:
         ]
         self._latest: dict[str, dict[str, Any]] = {}
 
-    def scan(self, line: str) -> bool:
-        """Look for metrics in a line; return whether there was one."""
-        found = False
+    def scan(self, line: str) -> list[tuple[str, float]]:
+        """Look for metrics in a line; return their names and values."""
+        found: list[tuple[str, float]] = []
         for name, regex in self._definitions:
             match = regex.search(line)
             value = _finite_number(match.group(1)) if match else None
@@ -63,7 +63,7 @@ class MetricScraper:
                     "Value": value,
                     "Timestamp": time.time(),
                 }
-                found = True
+                found.append((name, value))
         return found
 
     def final(self) -> list[dict[str, Any]]:

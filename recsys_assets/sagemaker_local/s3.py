@@ -5,18 +5,23 @@ How a key becomes a file's path is decided here, so that no key leads out of a j
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import boto3
+from boto3.exceptions import S3UploadFailedError
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from recsys_assets.sagemaker_local.errors import validation_error
 from recsys_assets.sagemaker_local.identity import region
+from recsys_assets.sagemaker_local.validation import parse_json
+
+TRANSFER_ERRORS = (BotoCoreError, ClientError, S3UploadFailedError)
+"""What boto3 raises when an object cannot be listed, fetched or stored."""
 
 # Transfers stay in the thread of the job they belong to: a thread pool's workers would hold up
 # the endpoint's exit until the object is through.
@@ -56,6 +61,11 @@ class S3Uri:
         """Return the object at a path below this prefix."""
         return S3Uri(self.bucket, f"{self.key.rstrip('/')}/{path}" if self.key else path)
 
+    @property
+    def parent(self) -> "S3Uri":
+        """The folder that this object or folder lies in."""
+        return S3Uri(self.bucket, self.key.rstrip("/").rpartition("/")[0])
+
     def relative(self, key: str) -> str:
         """Return a key's path relative to this prefix, as SageMaker names files.
 
@@ -84,6 +94,39 @@ class ObjectStore:
                 if not item["Key"].endswith("/"):
                     yield item["Key"]
 
+    def sources(self, data: Mapping[str, Any]) -> Iterator[tuple[str, S3Uri]]:
+        """Yield the objects that a data source names, each behind its path for the program.
+
+        Parameters
+        ----------
+        data
+            ``S3Uri`` and ``S3DataType``: ``S3Prefix`` for all objects under a prefix, in the order
+            of their keys, or ``ManifestFile`` for those that a manifest lists, in its order.
+
+        Raises
+        ------
+        ValueError
+            When an object that should be a manifest is none.
+        """
+        location = S3Uri.parse(data["S3Uri"], "S3Uri")
+        if data["S3DataType"] == "ManifestFile":
+            yield from self._manifest(location)
+            return
+        for key in self.keys(location):
+            yield location.relative(key), S3Uri(location.bucket, key)
+
+    def _manifest(self, manifest: S3Uri) -> Iterator[tuple[str, S3Uri]]:
+        with self.open(manifest) as stream:
+            content = parse_json(stream.read())
+        match content:
+            case [{"prefix": str(prefix)}, *names] if all(isinstance(name, str) for name in names):
+                for name in cast("list[str]", names):
+                    yield name, S3Uri.parse(f"{prefix}{name}", f"An entry of manifest {manifest}")
+            case _:
+                raise ValueError(
+                    f'{manifest} is not a manifest: expected [{{"prefix": "s3://..."}}, "key", ...]'
+                )
+
     def has_objects(self, prefix: S3Uri) -> bool:
         """Return whether any object lies under a prefix; False when there is no such bucket."""
         try:
@@ -97,6 +140,11 @@ class ObjectStore:
         """Write an object to a file; its folder is created if there is none."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._client.download_file(source.bucket, source.key, str(path), Config=_IN_THIS_THREAD)
+
+    def open(self, source: S3Uri) -> BinaryIO:
+        """Return an object's content as a stream to be read once and closed."""
+        stream: BinaryIO = self._client.get_object(Bucket=source.bucket, Key=source.key)["Body"]
+        return stream
 
     def upload(self, path: Path, target: S3Uri) -> None:
         """Write a file to an object, whole or not at all."""

@@ -20,12 +20,10 @@ from recsys_assets.sagemaker_local.identity import arn
 Description = dict[str, Any]
 """What Describe tells about a resource, and members that its own module keeps beside that."""
 
-_VERSION = 1
-
 _EVENT_OVERHEAD = 26
 """Bytes that CloudWatch Logs counts for a log event beside its message."""
 
-_SCHEMA = """
+_SCHEMA_1 = """
 CREATE TABLE resources (
     kind TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -59,6 +57,19 @@ CREATE TABLE log_events (
     PRIMARY KEY (stream, position)
 ) WITHOUT ROWID;
 """
+
+_SCHEMA_2 = """
+CREATE TABLE metrics (
+    job TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    step INTEGER NOT NULL,
+    value REAL NOT NULL,
+    PRIMARY KEY (job, metric, step)
+) WITHOUT ROWID;
+"""
+
+_MIGRATIONS = (_SCHEMA_1, _SCHEMA_2)
+"""What brings a file from each version of the schema (0 is an empty file) to the next one."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +110,13 @@ class Kind:
 
 TRAINING_JOB = Kind("TrainingJob", "training-job")
 TUNING_JOB = Kind("HyperParameterTuningJob", "hyper-parameter-tuning-job")
+PROCESSING_JOB = Kind("ProcessingJob", "processing-job")
 TRANSFORM_JOB = Kind("TransformJob", "transform-job")
 MODEL = Kind("Model", "model")
+ENDPOINT_CONFIG = Kind("EndpointConfig", "endpoint-config")
+ENDPOINT = Kind("Endpoint", "endpoint")
 
-KINDS = (TRAINING_JOB, TUNING_JOB, TRANSFORM_JOB, MODEL)
+KINDS = (TRAINING_JOB, TUNING_JOB, PROCESSING_JOB, TRANSFORM_JOB, MODEL, ENDPOINT_CONFIG, ENDPOINT)
 
 _SORT_COLUMNS = {
     "Name": "name",
@@ -185,6 +199,20 @@ class LogEvent:
 
 
 @dataclass(frozen=True)
+class FoundEvent:
+    """An event among those of several streams; ``stream`` and its position identify it."""
+
+    stream: int
+    stream_name: str
+    event: LogEvent
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where it stands in the order of events."""
+        return self.event.timestamp, self.stream, self.event.position
+
+
+@dataclass(frozen=True)
 class Listed:
     """A listed resource and the value that it was sorted by."""
 
@@ -198,12 +226,12 @@ class Store:
     Parameters
     ----------
     path
-        The SQLite file; created if there is none.
+        The SQLite file; created if there is none, brought forward if an older version wrote it.
 
     Raises
     ------
     RuntimeError
-        When the file was written by another version of the schema.
+        When the file was written by a newer version of the schema.
     """
 
     def __init__(self, path: Path) -> None:
@@ -214,19 +242,26 @@ class Store:
         # Enough for a killed process; only a power cut can take the last commits (and no more).
         self._connection.execute("PRAGMA synchronous = NORMAL")
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._connection.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;"
-            )
-        elif version != _VERSION:
+        newest = len(_MIGRATIONS)
+        if version > newest:
             raise RuntimeError(
-                f"{path} has schema version {version}; this endpoint reads version {_VERSION}."
+                f"{path} has schema version {version}; this endpoint reads up to version {newest}."
+            )
+        for reached, migration in enumerate(_MIGRATIONS[version:], start=version + 1):
+            self._connection.executescript(
+                f"BEGIN; {migration} PRAGMA user_version = {reached}; COMMIT;"
             )
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
         with self._lock:
             self._connection.close()
+
+    @contextlib.contextmanager
+    def unchanging(self) -> Iterator[None]:
+        """Hold off all changes, so that several reads tell of the same moment."""
+        with self._lock:
+            yield
 
     # Resources
 
@@ -254,10 +289,11 @@ class Store:
         bool
             False when the name is taken; nothing is changed then.
         """
-        now = time.time()
-        description["CreationTime"] = description["LastModifiedTime"] = now
         name = description[kind.name_member]
         with self._transaction() as connection:
+            # Taken in here, so that resources appear in the order of their times.
+            now = time.time()
+            description["CreationTime"] = description["LastModifiedTime"] = now
             added = connection.execute(
                 "INSERT OR IGNORE INTO resources VALUES (?, ?, ?, ?, ?, ?, ?)",
                 [
@@ -310,9 +346,22 @@ class Store:
                 ],
             )
 
-    def delete(self, kind: Kind, name: str) -> bool:
-        """Remove a resource and its tags; return whether there was one."""
+    def delete(self, kind: Kind, name: str, *, children: Kind | None = None) -> bool:
+        """Remove a resource and its tags; return whether there was one.
+
+        Parameters
+        ----------
+        kind, name
+            The resource.
+        children
+            The kind of resources that belong to it. They stay, and belong to nothing from then on.
+        """
         with self._transaction() as connection:
+            if children is not None:
+                connection.execute(
+                    "UPDATE resources SET parent = NULL WHERE kind = ? AND parent = ?",
+                    [children.resource_type, name],
+                )
             connection.execute("DELETE FROM tags WHERE arn = ?", [kind.arn(name)])
             removed = connection.execute(
                 "DELETE FROM resources WHERE kind = ? AND name = ?", [kind.resource_type, name]
@@ -347,6 +396,35 @@ class Store:
             ).fetchall()
         return {(status, objective): count for status, objective, count in rows}
 
+    # Metrics
+
+    def append_metrics(self, job: str, values: Sequence[tuple[str, float]]) -> None:
+        """Add values of metrics, by name and in their order, to the course of a training job."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "INSERT INTO metrics SELECT ?1, ?2, ifnull(max(step), 0) + 1, ?3 FROM metrics"
+                " WHERE job = ?1 AND metric = ?2",
+                [(job, metric, value) for metric, value in values],
+            )
+
+    def forget_metrics(self, job: str) -> None:
+        """Remove the course of a training job, which begins anew."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM metrics WHERE job = ?", [job])
+
+    def metric_courses(self, metric: str, parent: str) -> dict[str, list[float]]:
+        """Return a metric's values so far, in their order, by the name of a parent's job."""
+        courses: dict[str, list[float]] = {}
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT job, value FROM metrics JOIN resources ON name = job"
+                " WHERE kind = ? AND parent = ? AND metric = ? ORDER BY job, step",
+                [TRAINING_JOB.resource_type, parent, metric],
+            ).fetchall()
+        for job, value in rows:
+            courses.setdefault(job, []).append(value)
+        return courses
+
     # Tags
 
     def tags(self, resource_arn: str) -> dict[str, str]:
@@ -361,6 +439,13 @@ class Store:
         """Add tags to a resource; those with a known key get the new value."""
         with self._transaction() as connection:
             self._put_tags(connection, resource_arn, tags)
+
+    def delete_tags(self, resource_arn: str, keys: Sequence[str]) -> None:
+        """Remove tags from a resource, by key."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "DELETE FROM tags WHERE arn = ? AND key = ?", [(resource_arn, key) for key in keys]
+            )
 
     # Logs
 
@@ -468,6 +553,70 @@ class Store:
                     break
                 events.append(event)
         return events[::-1] if newest else events
+
+    def log_groups(self, prefix: str = "") -> dict[str, int]:
+        """Return the groups whose names start with a prefix, each with its creation time."""
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT log_group, min(created) FROM log_streams WHERE substr(log_group, 1, ?) = ?"
+                " GROUP BY log_group ORDER BY log_group",
+                [len(prefix), prefix],
+            ).fetchall()
+        return dict(rows)
+
+    def find_log_events(
+        self,
+        log_group: str,
+        *,
+        streams: Sequence[str] = (),
+        prefix: str = "",
+        terms: Sequence[str] = (),
+        since: int | None = None,
+        until: int | None = None,
+        after: tuple[int, int, int] | None = None,
+        limit: int,
+    ) -> list[FoundEvent]:
+        """Return events of a group, by time.
+
+        Parameters
+        ----------
+        log_group
+            The group.
+        streams, prefix
+            Only of the streams of these names, if any, or whose names start so.
+        terms
+            Only with all of these in the message.
+        since, until
+            Times in milliseconds since the epoch: from ``since`` on, up to and without ``until``.
+        after
+            Place of the last event that the caller has already seen.
+        limit
+            At most so many.
+        """
+        conditions = ["log_group = ?", "substr(name, 1, ?) = ?"]
+        parameters: list[object] = [log_group, len(prefix), prefix]
+        if streams:
+            conditions.append(f"name IN ({', '.join('?' * len(streams))})")
+            parameters.extend(streams)
+        for term in terms:
+            conditions.append("instr(message, ?) > 0")
+            parameters.append(term)
+        for condition, bound in {"timestamp >= ?": since, "timestamp < ?": until}.items():
+            if bound is not None:
+                conditions.append(condition)
+                parameters.append(bound)
+        if after is not None:
+            conditions.append("(timestamp, stream, position) > (?, ?, ?)")
+            parameters.extend(after)
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT stream, name, position, timestamp, message"
+                " FROM log_events JOIN log_streams USING (stream)"
+                f" WHERE {' AND '.join(conditions)}"
+                " ORDER BY timestamp, stream, position LIMIT ?",
+                [*parameters, limit],
+            ).fetchall()
+        return [FoundEvent(stream, name, LogEvent(*event)) for stream, name, *event in rows]
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -8,7 +8,7 @@ import fcntl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,11 @@ def find_services(state: Path) -> Services | None:
 
 
 def start_services(
-    settings: Settings, *, s3_port: int | None = None, sagemaker_port: int | None = None
+    settings: Settings,
+    *,
+    s3_port: int | None = None,
+    sagemaker_port: int | None = None,
+    images: Sequence[str] = (),
 ) -> tuple[Services, bool]:
     """Start the services of a state folder unless they run; say whether this call started them.
 
@@ -47,11 +51,14 @@ def start_services(
     ----------
     s3_port, sagemaker_port
         Ports to use; by default those of last time, or free ones.
+    images
+        ``REPOSITORY=PROGRAM`` each, as the endpoint's ``--image`` takes them.
 
     Raises
     ------
     ServicesError
-        If the environment is not ``local``, or a service could not start.
+        If the environment is not ``local``, a service could not start, or the services run and are
+        asked to be otherwise.
     """
     if settings.environment != "local":
         raise ServicesError("local services are for RECSYS_ENV=local, not for aws")
@@ -60,6 +67,10 @@ def start_services(
     with _lock(folder):
         running = find_services(settings.state)
         if running is not None:
+            if s3_port is not None or sagemaker_port is not None or images:
+                raise ServicesError(
+                    "the services run already; stop them to start them with other options"
+                )
             return running, False
         _end_leftovers(settings.state)
         command = [
@@ -69,6 +80,8 @@ def start_services(
             f"--state={settings.state}",
             f"--bucket={settings.bucket}",
             f"--region={settings.region}",
+            f"--role={settings.role_arn.rpartition('/')[2]}",
+            *(f"--image={image}" for image in images),
         ]
         options = {
             "--s3-port": s3_port,

@@ -50,19 +50,23 @@ class StartError(RuntimeError):
 @click.option("--state", type=click.Path(path_type=Path), required=True)
 @click.option("--bucket", required=True)
 @click.option("--region", required=True)
+@click.option("--role", required=True, help="Name of the role that jobs take.")
 @click.option("--s3-port", type=int)
 @click.option("--sagemaker-port", type=int)
 @click.option("--s3-endpoint-url", help="Use this store rather than start one.")
+@click.option("--image", "images", multiple=True, help="As the endpoint has it.")
 def main(
     state: Path,
     bucket: str,
     region: str,
+    role: str,
     s3_port: int | None,
     sagemaker_port: int | None,
     s3_endpoint_url: str | None,
+    images: tuple[str, ...],
 ) -> None:
     """Start the services of a state folder and stay with them."""
-    supervisor = Supervisor(state, bucket, region)
+    supervisor = Supervisor(state, bucket, region, role, images)
     try:
         supervisor.start(s3_port, sagemaker_port, s3_endpoint_url)
         supervisor.watch()
@@ -76,11 +80,14 @@ def main(
 class Supervisor:
     """Starts, watches and ends the services of one state folder."""
 
-    def __init__(self, state: Path, bucket: str, region: str) -> None:
+    def __init__(
+        self, state: Path, bucket: str, region: str, role: str, images: Sequence[str]
+    ) -> None:
         self._state = state
         self._folder = services_folder(state)
         self._bucket = bucket
         self._region = region
+        self._endpoint_options = [f"--role={role}", *(f"--image={image}" for image in images)]
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._asked_to_end = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -124,6 +131,7 @@ class Supervisor:
                 f"--port={ports[_SAGEMAKER_PORT]}",
                 f"--state={self._state / 'sagemaker'}",
                 "--exit-with-parent",
+                *self._endpoint_options,
             ],
             environment | {"AWS_ENDPOINT_URL_S3": s3_url},
         )

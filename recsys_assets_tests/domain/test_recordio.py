@@ -130,6 +130,17 @@ def test_dense_records_have_no_keys() -> None:
     assert labels is None
 
 
+def test_dense_records_may_leave_their_width_to_their_values() -> None:
+    dense = _record_message()()
+    dense.features["values"].float32_tensor.values.extend([1.0, 0.0, 3.0])
+    three = frame(dense.SerializeToString())
+    matrix, _ = decode_recordio(three * 2)
+    assert matrix.toarray().tolist() == [[1.0, 0.0, 3.0]] * 2
+    dense.features["values"].float32_tensor.values.append(4.0)
+    with pytest.raises(RecordIOError, match=r"one width, found \[3, 4\]"):
+        decode_recordio(three + frame(dense.SerializeToString()))
+
+
 def test_records_split_in_parts_are_joined_with_the_magic_word_between() -> None:
     payload = TWO_HOT_BYTES[8 : 8 + 51]
     magic = TWO_HOT_BYTES[:4]

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +38,23 @@ def recsys_assets(*arguments: str | Path, **variables: str) -> Done:
 
 
 class Started:
-    """A program that is at work; what it says goes to files in `folder`."""
+    """A program that is at work; what it says goes to files in `folder`.
 
-    def __init__(self, folder: Path, *arguments: str | Path) -> None:
+    `variables` go into its environment; `program` stands for the command line's beginning.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str | Path,
+        program: Sequence[str] = (PROGRAM,),
+        **variables: str,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._out, self._err = folder / "stdout", folder / "stderr"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.process = subprocess.Popen(
-                [PROGRAM, *arguments], env=shell_environment(), stdout=out, stderr=err
+                [*program, *arguments], env=shell_environment(**variables), stdout=out, stderr=err
             )
 
     def wait_until_it_says(self, text: str) -> None:

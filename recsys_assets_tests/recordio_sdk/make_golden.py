@@ -2,11 +2,10 @@
 
 What belongs here: the golden matrices. What does not: comparing (``test_golden.py``). Usage::
 
-    python -m recsys_assets_tests.recordio_sdk.make_golden FOLDER_OF_THE_ENVIRONMENT
+    python -m recsys_assets_tests.recordio_sdk.make_golden
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from recsys_assets_tests.recordio_sdk.sdk import VERSION, Case, Sdk, as_json
+from recsys_assets_tests.contract.environments import SAGEMAKER_SDK_2_VERSION
+from recsys_assets_tests.recordio_sdk.sdk import Case, Sdk, as_json
 
 GOLDEN = Path(__file__).with_name("golden.json")
 
@@ -75,12 +75,12 @@ def golden_text(sdk: Sdk) -> str:
         for (name, case), file in zip(cases.items(), files, strict=True)
     ]
     listed = ",\n".join(lines)
-    return f'{{"sagemaker": "{VERSION}", "cases": [\n{listed}\n]}}\n'
+    return f'{{"sagemaker": "{SAGEMAKER_SDK_2_VERSION}", "cases": [\n{listed}\n]}}\n'
 
 
 def main() -> None:
     """Make the environment if there is none, and write the file."""
-    GOLDEN.write_text(golden_text(Sdk(Path(sys.argv[1]).absolute())))
+    GOLDEN.write_text(golden_text(Sdk()))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """The SageMaker Python SDK 2 in an environment of its own, called as a program.
 
-What belongs here: making the environment and passing matrices to and from it. What does not: which
-matrices, and what is expected of them.
+What belongs here: passing matrices to and from it. What does not: which matrices, what is expected
+of them, and making the environment.
 """
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
 
-VERSION = "2.257.7"
-_REQUIREMENT = f"sagemaker[scipy]=={VERSION}"
+from recsys_assets_tests.contract.environments import SAGEMAKER_SDK_2
+
 _PROGRAM = Path(__file__).with_name("sdk_program.py")
 
 Floats = npt.NDArray[np.float32]
@@ -43,16 +42,10 @@ def from_json(case: dict[str, Any]) -> Case:
 
 
 class Sdk:
-    """The SDK in the environment of a folder, which is made when there is none."""
+    """The SDK, whose environment is made when there is none."""
 
-    def __init__(self, folder: Path) -> None:
-        self._python = str(folder / "bin" / "python")
-        installed = folder / "installed"  # written last, so that half an environment is made again
-        if not installed.exists():
-            subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-            pip = [self._python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-            subprocess.run([*pip, _REQUIREMENT], check=True)
-            installed.touch()
+    def __init__(self) -> None:
+        self._python = SAGEMAKER_SDK_2.python
 
     def write(self, cases: list[Case]) -> list[bytes]:
         """Return what ``write_spmatrix_to_sparse_tensor`` makes of each matrix."""

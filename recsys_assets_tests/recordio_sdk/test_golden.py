@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from recsys_assets.domain.recordio import decode_recordio, encode_recordio, read_recordio
+from recsys_assets_tests.contract.environments import SAGEMAKER_SDK_2_VERSION
 from recsys_assets_tests.recordio_sdk.make_golden import GOLDEN, golden_cases
-from recsys_assets_tests.recordio_sdk.sdk import VERSION, as_json, from_json
+from recsys_assets_tests.recordio_sdk.sdk import as_json, from_json
 
 CASES: list[dict[str, Any]] = json.loads(GOLDEN.read_text())["cases"]
 each_case = pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -17,7 +18,7 @@ each_case = pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in
 
 def test_the_file_is_of_the_matrices_and_the_version_that_make_it() -> None:
     content = json.loads(GOLDEN.read_text())
-    assert content["sagemaker"] == VERSION
+    assert content["sagemaker"] == SAGEMAKER_SDK_2_VERSION
     stored = {case["name"]: {key: case[key] for key in as_json(*from_json(case))} for case in CASES}
     assert stored == {name: as_json(*case) for name, case in golden_cases().items()}
 

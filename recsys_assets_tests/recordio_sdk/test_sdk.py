@@ -1,15 +1,12 @@
 """The codec against the SDK itself, on random matrices, both ways."""
 
-import tempfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
 from recsys_assets.domain.recordio import decode_recordio, encode_recordio
 from recsys_assets_tests.recordio_sdk.make_golden import GOLDEN, golden_text
-from recsys_assets_tests.recordio_sdk.sdk import VERSION, Case, Sdk
+from recsys_assets_tests.recordio_sdk.sdk import Case, Sdk
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("recordio_sdk")]
 
@@ -20,7 +17,7 @@ _LONG_ROWS = [4_095, 4_096, 4_097]  # where 16,384 bytes of values make a length
 @pytest.fixture(scope="module")
 def sdk() -> Sdk:
     """The SDK, in an environment that is kept for the next time."""
-    return Sdk(Path(tempfile.gettempdir()) / f"recsys-assets-tests-sagemaker-{VERSION}")
+    return Sdk()
 
 
 @pytest.fixture(scope="module")

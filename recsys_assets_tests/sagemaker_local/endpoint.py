@@ -1,8 +1,10 @@
 """The endpoint as a process under test, its clients and the requests that tests send it."""
 
+import contextlib
 import io
 import json
 import os
+import random
 import shlex
 import signal
 import socket
@@ -17,6 +19,7 @@ from typing import Any
 
 import boto3
 import httpx
+from botocore.config import Config
 
 from recsys_assets.sagemaker_local.validation import service_model, violations
 
@@ -36,10 +39,11 @@ CREDENTIALS = {
 _PROGRAM = shlex.join([sys.executable, str(Path(__file__).with_name("stand_in.py"))])
 
 
-def aws_client(service: str, url: str) -> Any:
+def aws_client(service: str, url: str, config: Config | None = None) -> Any:
     return boto3.client(
         service,
         endpoint_url=url,
+        config=config,
         region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
@@ -47,9 +51,11 @@ def aws_client(service: str, url: str) -> Any:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    """Return a port that stays free while no endpoint listens: clients are given higher ones."""
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def eventually(condition: Callable[[], Any], seconds: float = 60) -> Any:
@@ -69,6 +75,7 @@ class Endpoint:
         self.url = f"http://127.0.0.1:{port}"
         self.s3 = aws_client("s3", object_store)
         self._object_store = object_store
+        self.options = list(options)
         self._command = [
             sys.executable,
             "-m",
@@ -76,7 +83,7 @@ class Endpoint:
             f"--port={port}",
             f"--state={state}",
             f"--image=stand-in={_PROGRAM}",
-            *options,
+            "--image=sagemaker-xgboost=script-mode",
         ]
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -87,7 +94,7 @@ class Endpoint:
     def spawn(self) -> None:
         log = self.state.with_name(f"{self.state.name}.log").open("ab")
         self.process = subprocess.Popen(
-            self._command,
+            [*self._command, *self.options],
             env={**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL_S3": self._object_store},
             stdout=log,
             stderr=log,
@@ -120,6 +127,10 @@ class Endpoint:
     @cached_property
     def logs(self) -> Any:
         return self._client("logs")
+
+    @cached_property
+    def runtime(self) -> Any:
+        return aws_client("sagemaker-runtime", self.url)
 
     def _client(self, service: str) -> Any:
         client = aws_client(service, self.url)
@@ -170,7 +181,7 @@ class Endpoint:
         return self.training_job(name)
 
     def log_lines(self, kind: str, name: str) -> list[str]:
-        """Return a job's log so far; ``kind`` is Training or Transform."""
+        """Return a job's log so far; ``kind`` is Training, Processing or Transform."""
         group = f"/aws/sagemaker/{kind}Jobs"
         try:
             streams = self.logs.describe_log_streams(
@@ -289,6 +300,47 @@ class Endpoint:
     def ended_transform_job(self, name: str) -> dict[str, Any]:
         eventually(lambda: self.transform_job(name)["TransformJobStatus"] in ENDED)
         return self.transform_job(name)
+
+    # Endpoints
+
+    def create_endpoint_config(self, name: str, *variants: Mapping[str, Any]) -> None:
+        """Create a configuration of variants that each name at least their model."""
+        self.sagemaker.create_endpoint_config(
+            EndpointConfigName=name,
+            ProductionVariants=[
+                {
+                    "VariantName": "AllTraffic",
+                    "InitialInstanceCount": 1,
+                    "InstanceType": "ml.m5.large",
+                    **variant,
+                }
+                for variant in variants
+            ],
+        )
+
+    def host(self, name: str, *variants: Mapping[str, Any]) -> None:
+        """Create an endpoint and a configuration of the same name."""
+        self.create_endpoint_config(name, *variants)
+        self.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+
+    def hosted(self, name: str) -> dict[str, Any]:
+        hosted: dict[str, Any] = self.sagemaker.describe_endpoint(EndpointName=name)
+        return hosted
+
+    def settled_endpoint(self, name: str) -> dict[str, Any]:
+        """Return an endpoint's description when nothing is being done to it any more."""
+        eventually(lambda: self.hosted(name)["EndpointStatus"] in ("InService", "Failed"))
+        return self.hosted(name)
+
+    def invoke(self, name: str, **arguments: Any) -> Any:
+        return self.runtime.invoke_endpoint(
+            EndpointName=name, **{"Body": b"{}", "ContentType": "application/json", **arguments}
+        )
+
+    def tell(self, name: str, request: Mapping[str, Any] | None = None, **arguments: Any) -> Any:
+        """Return what a model of MODE tell answers."""
+        response = self.invoke(name, Body=json.dumps(request or {}).encode(), **arguments)
+        return json.loads(response["Body"].read())
 
     # Objects
 

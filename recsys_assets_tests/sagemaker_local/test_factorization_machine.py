@@ -89,6 +89,42 @@ def test_the_score_of_a_training_job_is_that_of_its_models_predictions(
     assert scores.shape == y.shape
     rmse = np.sqrt(np.mean((scores - y) ** 2))
     assert metrics["test:rmse"] == pytest.approx(rmse, rel=1e-5)
+    check_joined_scores(endpoint, X, scores)
+
+
+def check_joined_scores(endpoint: Endpoint, X: csr_matrix, scores: np.ndarray) -> None:
+    """Check that a join gives each record of another format the score of its RecordIO twin."""
+    records = []
+    for number in range(ROWS):
+        row = X[number]
+        features = {
+            "keys": row.indices.tolist(),
+            "shape": [X.shape[1]],
+            "values": row.data.tolist(),
+        }
+        records.append({"id": number, "instance": {"data": {"features": features}}})
+    endpoint.put("fm/lines/in", "\n".join(map(json.dumps, records)).encode())
+    lines = "application/jsonlines"
+    endpoint.transform(
+        "fm-joined",
+        "fm",
+        "fm/lines/",
+        given={"ContentType": lines, "SplitType": "Line"},
+        wanted={"Accept": lines, "AssembleWith": "Line"},
+        BatchStrategy="SingleRecord",
+        MaxConcurrentTransforms=4,
+        DataProcessing={
+            "InputFilter": "$.instance",
+            "JoinSource": "Input",
+            "OutputFilter": "$['id','SageMakerOutput']",
+        },
+    )
+    transform = endpoint.ended_transform_job("fm-joined")
+    assert transform["TransformJobStatus"] == "Completed", transform
+    joined = [json.loads(line) for line in endpoint.get("out/fm-joined/in.out").splitlines()]
+    assert [record["id"] for record in joined] == list(range(ROWS))
+    joined_scores = [record["SageMakerOutput"]["score"] for record in joined]
+    assert joined_scores == pytest.approx(scores, rel=1e-6)
 
 
 def test_a_search_over_the_built_in_finds_the_better_learning_rate(

@@ -80,9 +80,62 @@ def test_streams_are_listed_in_pages(endpoint: Endpoint) -> None:
     assert [len(page["logStreams"]) for page in pages] == [2, 1]
 
 
+def test_groups_are_listed_by_prefix(endpoint: Endpoint) -> None:
+    endpoint.train("grouped")
+    endpoint.ended_training_job("grouped")
+    found = endpoint.logs.describe_log_groups(logGroupNamePrefix=GROUP)["logGroups"]
+    assert [group["logGroupName"] for group in found] == [GROUP]
+    assert found[0]["arn"] == f"arn:aws:logs:us-east-1:123456789012:log-group:{GROUP}:*"
+    assert endpoint.logs.describe_log_groups(logGroupNamePrefix="/absent")["logGroups"] == []
+    with pytest.raises(ClientError, match="does not support logGroupNamePattern"):
+        endpoint.logs.describe_log_groups(logGroupNamePattern="x")
+
+
+def test_events_are_found_by_words_and_time_across_streams(endpoint: Endpoint) -> None:
+    for name in ("search-1", "search-2"):
+        endpoint.train(name, {"print": f"loss=0.5 of {name}|an error of {name}|ERROR in {name}"})
+        endpoint.ended_training_job(name)
+
+    def found(**arguments: object) -> list[str]:
+        pages = endpoint.logs.get_paginator("filter_log_events").paginate(
+            logGroupName=GROUP, PaginationConfig={"PageSize": 2}, **arguments
+        )
+        return [event["message"] for page in pages for event in page["events"]]
+
+    everything = found(logStreamNamePrefix="search-")
+    assert len(everything) == 8
+    assert everything == [
+        line for name in ("search-1", "search-2") for line in endpoint.log_lines("Training", name)
+    ]
+    assert found(logStreamNamePrefix="search-2", filterPattern="ERROR") == ["ERROR in search-2"]
+    assert found(logStreamNamePrefix="search-", filterPattern='"error of" "search-1"') == [
+        "an error of search-1"
+    ]
+    assert len(found(logStreamNamePrefix="search-", filterPattern='"loss=0.5"')) == 2
+
+    event = endpoint.logs.filter_log_events(
+        logGroupName=GROUP, logStreamNamePrefix="search-2", filterPattern='"loss=0.5"'
+    )["events"][0]
+    assert event["logStreamName"].startswith("search-2/")
+    later = found(logStreamNamePrefix="search-", startTime=event["timestamp"])
+    assert "an error of search-2" in later
+    assert "an error of search-1" not in later
+    assert len(found(logStreamNames=[event["logStreamName"]])) == 4
+    earlier = found(logStreamNamePrefix="search-", endTime=event["timestamp"])
+    assert "an error of search-1" in earlier
+    assert "an error of search-2" not in earlier
+
+
+@pytest.mark.parametrize("pattern", ["?a ?b", "-a", "a.b", '{ $.a = "b" }', "[a, b]", "%a%", '"a'])
+def test_a_filter_pattern_that_cannot_be_done_is_refused(endpoint: Endpoint, pattern: str) -> None:
+    with pytest.raises(ClientError, match=r"InvalidParameterException.*only words and quoted"):
+        endpoint.logs.filter_log_events(logGroupName=GROUP, filterPattern=pattern)
+
+
 @pytest.mark.parametrize(
     ("action", "arguments"),
     [
+        ("filter_log_events", {"logGroupName": "/aws/sagemaker/Endpoints"}),
         ("describe_log_streams", {"logGroupName": "/aws/sagemaker/Endpoints"}),
         ("get_log_events", {"logGroupName": GROUP, "logStreamName": "absent/algo-1-1"}),
     ],

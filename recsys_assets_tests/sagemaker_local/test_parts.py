@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.images import (
     BUILT_IN,
+    SCRIPT_MODE,
     Images,
+    Program,
     parse_mappings,
     repository,
 )
 from recsys_assets.sagemaker_local.jobs.archives import pack, unpack
+from recsys_assets.sagemaker_local.jobs.container import ContainerFolder
 from recsys_assets.sagemaker_local.metrics import MetricScraper, check_definitions
 from recsys_assets.sagemaker_local.s3 import S3Uri, path_below
 
@@ -47,6 +50,27 @@ def test_an_image_of_the_command_line_runs_with_train_or_serve_appended() -> Non
     assert programs["mine"].train == (sys.executable, "/some where/program.py", "train")
     assert programs["mine"].serve == (sys.executable, "/some where/program.py", "serve")
     assert programs.keys() == {*BUILT_IN, "mine"}
+
+
+def test_script_mode_is_named_without_its_path() -> None:
+    programs = parse_mappings(["xgboost=script-mode --python /other/python"])
+    assert programs["xgboost"].train == (*SCRIPT_MODE, "--python", "/other/python", "train")
+
+
+@pytest.mark.parametrize(
+    ("specification", "expected"),
+    [
+        ({}, ("program",)),
+        ({"ContainerArguments": ["a", "b c"]}, ("program", "a", "b c")),
+        ({"ContainerEntrypoint": ["sh", "-c"]}, ("sh", "-c")),
+        ({"ContainerEntrypoint": ["sh"], "ContainerArguments": ["a"]}, ("sh", "a")),
+    ],
+)
+def test_a_requests_entrypoint_and_arguments_replace_the_images(
+    specification: dict[str, list[str]], expected: tuple[str, ...]
+) -> None:
+    program = Program(("program", "train"), ("program", "serve"), entrypoint=("program",))
+    assert program.command(specification) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,7 +107,7 @@ FM_LOG = """\
 
 def test_the_latest_value_of_each_metric_of_the_built_in_is_read_off_its_log() -> None:
     scraper = MetricScraper(BUILT_IN["factorization-machines"].metric_definitions)
-    assert [scraper.scan(line) for line in FM_LOG.splitlines()] == [True] * 9
+    assert all(scraper.scan(line) for line in FM_LOG.splitlines())
     assert {metric["MetricName"]: metric["Value"] for metric in scraper.final()} == {
         "train:rmse:batch": 3.5,
         "train:rmse:epoch": 1.125,
@@ -125,6 +149,13 @@ def test_files_are_named_relative_to_their_prefix(prefix: str, key: str, expecte
     assert S3Uri("bucket", prefix).relative(key) == expected
 
 
+@pytest.mark.parametrize(
+    ("key", "parent"), [("a/b/c.txt", "a/b"), ("a/b/", "a"), ("a", ""), ("", "")]
+)
+def test_the_parent_of_an_object_is_its_folder(key: str, parent: str) -> None:
+    assert S3Uri("bucket", key).parent == S3Uri("bucket", parent)
+
+
 @pytest.mark.parametrize("text", ["bucket/key", "s3:/bucket", "s3://", "https://bucket/key", ""])
 def test_what_is_no_s3_uri_is_refused(text: str) -> None:
     with pytest.raises(ServiceError, match="OutputPath must be of the form s3://bucket/key"):
@@ -146,6 +177,14 @@ def test_no_key_leads_out_of_its_folder(relative: str) -> None:
 def test_keys_that_would_lead_out_are_refused(relative: str) -> None:
     with pytest.raises(ValueError, match="does not name a file"):
         path_below(Path("/jobs/one"), relative)
+
+
+@pytest.mark.parametrize("name", ["/opt/ml/../../etc", "/opt/ml", "/opt/mlx/a", "/etc", "a", ""])
+def test_a_containers_path_is_below_opt_ml(name: str) -> None:
+    folder = ContainerFolder(Path("/jobs/one/ml"))
+    assert folder.path("/opt/ml/processing/in") == Path("/jobs/one/ml/processing/in")
+    with pytest.raises(ValueError, match=r"."):
+        folder.path(name)
 
 
 def test_an_archive_has_the_same_bytes_for_the_same_files(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from recsys_assets.sagemaker_local import __main__ as command_line
-from recsys_assets.sagemaker_local.jobs.search import draw
+from recsys_assets.sagemaker_local.jobs.search.ranges import parse_ranges
+from recsys_assets.sagemaker_local.jobs.search.strategies import Search
 from recsys_assets_tests.sagemaker_local.endpoint import Endpoint, eventually, free_port
 
 RANGES = {"ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}]}
@@ -89,7 +90,8 @@ def test_a_search_goes_on_where_it_was_killed(own_endpoint: Endpoint, tmp_path: 
     job = own_endpoint.ended_tuning_job("resumed")
     assert job["HyperParameterTuningJobStatus"] == "Completed"
     tuned = [child["TunedHyperParameters"] for child in own_endpoint.children("resumed")]
-    assert tuned == [draw(RANGES, 5, number) for number in (1, 2, 3)]
+    search = Search("Random", parse_ranges(RANGES), maximize=False, seed=5)
+    assert tuned == [search.suggest(number, []) for number in (1, 2, 3)]
     once = ["begin", "end"]
     assert events(tmp_path / "journal") == [*once, "begin", *once, *once]
 
@@ -99,11 +101,25 @@ def test_a_transform_job_goes_on_where_it_was_killed(own_endpoint: Endpoint) -> 
     own_endpoint.create_model("slow", MODE="slow")
     own_endpoint.put("resume/in", b"1\n")
     own_endpoint.transform("resume", "slow", "resume/in")
-    eventually(lambda: len(own_endpoint.log_lines("Transform", "resume")) == 2)
+
+    def payload_was_sent(times: int) -> bool:
+        return own_endpoint.log_lines("Transform", "resume").count(sent) == times
+
+    sent = "payload of 2 bytes as None"
+    eventually(lambda: payload_was_sent(1))
     own_endpoint.signal(signal.SIGKILL)
     own_endpoint.start()
-    eventually(lambda: len(own_endpoint.log_lines("Transform", "resume")) == 4)
+    eventually(lambda: payload_was_sent(2))
     assert own_endpoint.transform_job("resume")["TransformJobStatus"] == "InProgress"
+
+
+def test_what_a_killed_run_leaves_behind_is_removed_at_the_next_start(
+    own_endpoint: Endpoint,
+) -> None:
+    for kind in ("training-job", "transform-job", "processing-job"):
+        (own_endpoint.state / "jobs" / kind / "dead" / "ml").mkdir(parents=True)
+    own_endpoint.start()
+    assert not list(own_endpoint.state.glob("jobs/*/*"))
 
 
 def test_a_job_that_was_being_stopped_is_stopped_after_a_kill(own_endpoint: Endpoint) -> None:
@@ -209,7 +225,7 @@ def test_an_endpoint_waits_for_the_programs_of_the_last_one(own_endpoint: Endpoi
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--host=0.0.0.0"], "--host must be a loopback address, got 0.0.0.0"),
+        (["--host=0.0.0.0"], "--host 0.0.0.0 can be reached by others and needs --token-file"),
         (["--host=localhost"], "Expected 4 octets"),
         (["--image=mine"], "expected REPOSITORY=PROGRAM, got 'mine'"),
     ],

@@ -1,5 +1,8 @@
 """What every request has in common: protocols, errors and limits."""
 
+import re
+from xml.etree import ElementTree
+
 import boto3
 import httpx
 import pytest
@@ -41,10 +44,10 @@ def test_errors_have_the_form_of_aws(endpoint: Endpoint) -> None:
     ("service", "action", "arguments", "named"),
     [
         ("sagemaker", "create_auto_ml_job_v2", None, "sagemaker:CreateAutoMLJobV2"),
-        ("sagemaker", "list_endpoints", {}, "sagemaker:ListEndpoints"),
-        ("logs", "describe_log_groups", {}, "logs:DescribeLogGroups"),
+        ("sagemaker", "list_pipelines", {}, "sagemaker:ListPipelines"),
+        ("logs", "describe_queries", {}, "logs:DescribeQueries"),
         ("sts", "get_session_token", {}, "sts:GetSessionToken"),
-        ("iam", "get_role", {"RoleName": "r"}, "iam:GetRole"),
+        ("iam", "list_users", {}, "iam:ListUsers"),
     ],
 )
 def test_an_action_that_is_not_supported_is_named(
@@ -60,10 +63,66 @@ def test_an_action_that_is_not_supported_is_named(
 
 
 def test_a_route_that_is_not_supported_is_named(endpoint: Endpoint) -> None:
-    runtime = aws_client("sagemaker-runtime", endpoint.url)
-    with pytest.raises(ClientError, match="not support POST /endpoints/e/invocations"):
-        runtime.invoke_endpoint(EndpointName="e", Body=b"")
+    response = httpx.put(f"{endpoint.url}/endpoints/e", timeout=10)
+    assert response.status_code == 404
+    assert response.json()["message"].endswith("does not support PUT /endpoints/e.")
     assert httpx.get(endpoint.url, timeout=10).status_code == 404
+
+
+def form(endpoint: Endpoint, body: bytes) -> httpx.Response:
+    return httpx.post(
+        endpoint.url,
+        content=body,
+        headers={"Content-Type": "application/x-www-form-urlencoded"},
+        timeout=10,
+    )
+
+
+def xml_error(response: httpx.Response) -> ElementTree.Element:
+    error = ElementTree.fromstring(response.content).find("Error")  # noqa: S314 - our own answer
+    assert error is not None
+    return error
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        (b"", "UnknownOperationException", "action ''"),
+        (b"Action=GetRole&Version=1999-01-01", "UnknownOperationException", "of version"),
+        (b"\xff", "SerializationException", "not a form"),
+        (b"Action=GetRole&Version=2010-05-08", "ValidationError", "at 'roleName'"),
+        (b"Action=GetRole&Version=2010-05-08&RoleName=a&X=1", "ValidationError", "at 'x'"),
+        (b"Action=GetRole&Version=2010-05-08&RoleName.a=1", "SerializationException", "OBJECT"),
+        (b"Action=GetRole&Version=2010-05-08&A=1&A.b=1", "MalformedInput", "A.b comes both"),
+        (
+            b"Action=SimulatePrincipalPolicy&Version=2010-05-08&MaxItems=x"
+            b"&PolicySourceArn=arn:aws:iam::123456789012:role/a&ActionNames.member.1=s3:a",
+            "SerializationException",
+            "converted to integer at 'maxItems'",
+        ),
+        (
+            b"Action=SimulatePrincipalPolicy&Version=2010-05-08"
+            b"&PolicySourceArn=arn:aws:iam::123456789012:role/a&ActionNames.member.x=s3:a",
+            "SerializationException",
+            "converted to list at 'actionNames'",
+        ),
+    ],
+)
+def test_a_form_that_is_wrong_is_refused_in_the_form_of_the_query_protocol(
+    endpoint: Endpoint, body: bytes, code: str, message: str
+) -> None:
+    response = form(endpoint, body)
+    assert response.status_code == 400
+    error = xml_error(response)
+    assert error.findtext("Code") == code
+    assert re.search(message, error.findtext("Message") or "")
+    assert error.findtext("Type") == "Sender"
+
+
+def test_text_that_xml_cannot_hold_is_told_without_it(endpoint: Endpoint) -> None:
+    response = form(endpoint, b"Action=GetRole&Version=2010-05-08&RoleName=%00%0b%3Cb%3E")
+    error = xml_error(response)
+    assert "'??<b>' at 'roleName'" in (error.findtext("Message") or "")
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b'"text"', b"[1]", b"NaN"])

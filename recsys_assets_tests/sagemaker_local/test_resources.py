@@ -69,6 +69,8 @@ def test_tags_are_added_changed_and_listed(endpoint: Endpoint) -> None:
     for absent in (arn + "-absent", arn.replace("us-east-1", "eu-west-1"), arn.split("/")[0] + ":"):
         with pytest.raises(ClientError, match=r"ValidationException"):
             endpoint.sagemaker.list_tags(ResourceArn=absent)
+    endpoint.sagemaker.delete_tags(ResourceArn=arn, TagKeys=["run", "absent"])
+    assert endpoint.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [expected[0]]
     endpoint.sagemaker.delete_model(ModelName="tagged")
     endpoint.sagemaker.create_model(ModelName="tagged", PrimaryContainer=CONTAINER)
     assert endpoint.sagemaker.list_tags(ResourceArn=arn)["Tags"] == []

@@ -21,6 +21,7 @@ CALLS = [(service, action) for service in ("sagemaker", "logs") for action in AC
 
 # What gets past the model into the actions, and some that should not.
 CANDIDATES: list[object] = [
+    *("$", "$.a", "$[0,1:]", "text/csv", "application/json"),
     *("a", "b", "..", "0.5", "7", "objective", r"objective=(\S+)", "(", "f/0", "WyJhIiwgImIiXQ=="),
     *("s3://bucket/key", "s3://", "https://host/key", "factorization-machines:1", "unknown:1"),
     "arn:aws:iam::123456789012:role/sagemaker",
@@ -130,11 +131,69 @@ GOOD_REQUESTS: dict[str, dict[str, Any]] = {
         "BatchStrategy": "MultiRecord",
         "TransformInput": {
             "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in"}},
+            "ContentType": "application/jsonlines",
             "SplitType": "Line",
         },
-        "TransformOutput": {"S3OutputPath": "s3://bucket/out"},
+        "TransformOutput": {
+            "S3OutputPath": "s3://bucket/out",
+            "Accept": "application/json",
+            "AssembleWith": "Line",
+        },
         "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+        "DataProcessing": {
+            "InputFilter": "$.features",
+            "JoinSource": "Input",
+            "OutputFilter": "$['id','SageMakerOutput']",
+        },
     },
+    "CreateProcessingJob": {
+        "ProcessingJobName": "a",
+        "AppSpecification": {"ImageUri": "stand-in", "ContainerArguments": ["--x"]},
+        "Environment": {"X": "1"},
+        "ProcessingResources": {
+            "ClusterConfig": {
+                "InstanceCount": 1,
+                "InstanceType": "ml.m5.large",
+                "VolumeSizeInGB": 1,
+            }
+        },
+        "ProcessingInputs": [
+            {
+                "InputName": "in",
+                "S3Input": {
+                    "S3Uri": "s3://bucket/in",
+                    "LocalPath": "/opt/ml/processing/in",
+                    "S3DataType": "S3Prefix",
+                    "S3InputMode": "File",
+                },
+            }
+        ],
+        "ProcessingOutputConfig": {
+            "Outputs": [
+                {
+                    "OutputName": "out",
+                    "S3Output": {
+                        "S3Uri": "s3://bucket/out",
+                        "LocalPath": "/opt/ml/processing/out",
+                        "S3UploadMode": "EndOfJob",
+                    },
+                }
+            ]
+        },
+        "RoleArn": ROLE,
+    },
+    "CreateEndpointConfig": {
+        "EndpointConfigName": "a",
+        "ProductionVariants": [
+            {
+                "VariantName": "v",
+                "ModelName": "a",
+                "InitialInstanceCount": 1,
+                "InstanceType": "ml.m5.large",
+            }
+        ],
+    },
+    "CreateEndpoint": {"EndpointName": "a", "EndpointConfigName": "a"},
 }
 
 ABSENT = object()
@@ -153,7 +212,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
     """Return the parts of an endpoint with one resource of each kind, whose jobs never start."""
     folder = tmp_path_factory.mktemp("robustness")
     store = Store(folder / "store.sqlite")
-    program = Program(train=("false",), serve=("false",))
+    program = Program(train=("false",), serve=("false",), entrypoint=("false",))
     context = Context(store, FullStore(), Images({"stand-in": program}), folder, lock=0)
     for action, request in GOOD_REQUESTS.items():
         perform(context, "sagemaker", action, copy.deepcopy(request))

@@ -1,4 +1,5 @@
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from recsys_assets.sagemaker_local.api.common import list_page
 from recsys_assets.sagemaker_local.errors import ServiceError
-from recsys_assets.sagemaker_local.store import MODEL, TRAINING_JOB, Query, Store
+from recsys_assets.sagemaker_local.store import MODEL, TRAINING_JOB, TUNING_JOB, Query, Store
 
 
 @pytest.fixture
@@ -152,3 +153,100 @@ def test_a_log_stream_is_continued_and_read_from_both_ends(store: Store) -> None
     assert messages(limit=9, most_bytes=53, newest=True) == ["c"]
     assert messages(limit=9, most_bytes=1) == ["a"]
     assert store.log_events("group", "job/algo-1-2", limit=1, most_bytes=1) is None
+
+
+VERSION_1 = """
+CREATE TABLE resources (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    parent TEXT,
+    status TEXT,
+    created REAL NOT NULL,
+    modified REAL NOT NULL,
+    description TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+);
+CREATE INDEX resources_by_status ON resources (kind, status, created);
+CREATE INDEX resources_by_parent ON resources (kind, parent) WHERE parent IS NOT NULL;
+CREATE TABLE tags (
+    arn TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (arn, key)
+);
+CREATE TABLE log_streams (
+    stream INTEGER PRIMARY KEY,
+    log_group TEXT NOT NULL,
+    name TEXT NOT NULL,
+    created INTEGER NOT NULL,
+    UNIQUE (log_group, name)
+);
+CREATE TABLE log_events (
+    stream INTEGER NOT NULL REFERENCES log_streams,
+    position INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (stream, position)
+) WITHOUT ROWID;
+INSERT INTO resources VALUES (
+    'training-job', 'old', 'search', 'Completed', 1.5, 2.5,
+    '{"TrainingJobName": "old", "TrainingJobStatus": "Completed", "ObjectiveStatus": "Succeeded"}'
+);
+INSERT INTO log_streams VALUES (1, 'group', 'old/algo-1-1', 1);
+INSERT INTO log_events VALUES (1, 0, 5, 'hello');
+PRAGMA user_version = 1;
+"""
+"""The schema as the first version of the endpoint wrote it, and a few rows."""
+
+
+def test_a_file_of_the_first_version_is_brought_forward(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(VERSION_1)
+    connection.close()
+    for _ in range(2):  # what was brought forward is opened as it is
+        store = Store(path)
+        found = store.get(TRAINING_JOB, "old")
+        assert found is not None
+        assert found["TrainingJobStatus"] == "Completed"
+        assert store.count_children(TRAINING_JOB, "search") == {("Completed", "Succeeded"): 1}
+        events = store.log_events("group", "old/algo-1-1", limit=1, most_bytes=100)
+        assert events is not None
+        assert [event.message for event in events] == ["hello"]
+        store.append_metrics("old", [("loss", 0.5)])
+        store.close()
+    store = Store(path)
+    assert store.metric_courses("loss", "search") == {"old": [0.5, 0.5]}
+    store.close()
+
+
+def test_metrics_are_kept_in_their_order_by_job_and_name(store: Store) -> None:
+    for name, parent in (("a", "search"), ("b", "search"), ("c", "other")):
+        store.insert(TRAINING_JOB, job(name), parent=parent)
+        store.append_metrics(name, [("loss", 3.0), ("rate", 9.0), ("loss", 1.0)])
+    store.append_metrics("a", [("loss", 2.0)])
+    assert store.metric_courses("loss", "search") == {"a": [3.0, 1.0, 2.0], "b": [3.0, 1.0]}
+    store.forget_metrics("a")
+    assert store.metric_courses("loss", "search") == {"b": [3.0, 1.0]}
+    store.append_metrics("a", [("loss", 7.0)])
+    assert store.metric_courses("loss", "search")["a"] == [7.0]
+
+
+def test_a_deleted_resource_leaves_its_children_without_a_parent(store: Store) -> None:
+    store.insert(TUNING_JOB, {"HyperParameterTuningJobName": "search"})
+    store.insert(TRAINING_JOB, job("a"), parent="search")
+    store.insert(TRAINING_JOB, job("b"), parent="other")
+    assert store.delete(TUNING_JOB, "search", children=TRAINING_JOB)
+    assert store.get(TRAINING_JOB, "a") is not None
+    assert store.find(TRAINING_JOB, Query(parent="search")) == []
+    assert len(store.find(TRAINING_JOB, Query(parent="other"))) == 1
+
+
+def test_while_reads_belong_together_nothing_is_written(store: Store) -> None:
+    writer = threading.Thread(target=lambda: store.insert(TRAINING_JOB, job("a")))
+    with store.unchanging():
+        writer.start()
+        assert store.get(TRAINING_JOB, "a") is None
+        assert writer.is_alive()
+    writer.join()
+    assert store.get(TRAINING_JOB, "a") is not None

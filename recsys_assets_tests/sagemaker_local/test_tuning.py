@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from recsys_assets.sagemaker_local.jobs.search import draw
+from recsys_assets.sagemaker_local.jobs.search.ranges import parse_ranges
+from recsys_assets.sagemaker_local.jobs.search.strategies import Search
 from recsys_assets_tests.sagemaker_local.endpoint import Endpoint, eventually
 
 RANGES = {
@@ -14,7 +15,30 @@ RANGES = {
     "CategoricalParameterRanges": [{"Name": "method", "Values": ["normal", "uniform"]}],
 }
 
+CATEGORIES = {
+    "CategoricalParameterRanges": [
+        {"Name": "x", "Values": ["0.1", "0.2", "0.3"]},
+        {"Name": "method", "Values": ["normal", "uniform"]},
+    ]
+}
+
+HUGE = {
+    "CategoricalParameterRanges": [
+        {"Name": name, "Values": [str(value) for value in range(30)]} for name in ("x", "y", "z")
+    ]
+}
+
+AUTOMATIC = {"Name": "x", "ValueHint": "1"}
+
+HYPERBAND = {"StrategyConfig": {"HyperbandStrategyConfig": {"MaxResource": 9}}}
+
 NOTHING = {"Completed": 0, "InProgress": 0, "RetryableError": 0, "NonRetryableError": 0}
+
+
+def drawn(ranges: dict[str, Any], seed: int, count: int) -> list[dict[str, str]]:
+    """Return what a random search tries."""
+    search = Search("Random", parse_ranges(ranges), maximize=False, seed=seed)
+    return [search.suggest(number, []) for number in range(1, count + 1)]
 
 
 def score(child: dict[str, Any]) -> float:
@@ -36,7 +60,7 @@ def test_a_random_search_finds_the_best_of_its_children(endpoint: Endpoint) -> N
     ]
     # What is tried depends on the seed alone, not on which child ends first.
     tuned = [child["TunedHyperParameters"] for child in children]
-    assert tuned == [draw(RANGES, 7, number) for number in (1, 2, 3, 4)]
+    assert tuned == drawn(RANGES, 7, 4)
 
     best = min(children, key=score)
     assert job["BestTrainingJob"] == best
@@ -96,7 +120,7 @@ def test_stopping_a_search_stops_its_children_and_keeps_the_best_so_far(
     seed = next(
         seed
         for seed in range(1000)
-        if [draw(ranges, seed, number)["seconds"] for number in (1, 2, 3)] == ["0", "600", "600"]
+        if [tuned["seconds"] for tuned in drawn(ranges, seed, 3)] == ["0", "600", "600"]
     )
     endpoint.tune("halted", ranges, jobs=9, parallel=2, static={"x": 0.5}, RandomSeed=seed)
 
@@ -138,7 +162,7 @@ def test_one_failed_child_does_not_fail_the_search(endpoint: Endpoint) -> None:
     seed = next(
         seed
         for seed in range(1000)
-        if {draw(ranges, seed, number)["exit"] for number in (1, 2)} == {"0", "3"}
+        if {tuned["exit"] for tuned in drawn(ranges, seed, 2)} == {"0", "3"}
     )
     endpoint.tune("mixed", ranges, jobs=2, parallel=2, static={"x": 0.1}, RandomSeed=seed)
     job = endpoint.ended_tuning_job("mixed")
@@ -153,13 +177,30 @@ def test_one_failed_child_does_not_fail_the_search(endpoint: Endpoint) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"Strategy": "Bayesian"}, r"supports only 'Random' for \S*Strategy, not 'Bayesian'"),
-        ({"TrainingJobEarlyStoppingType": "Auto"}, "supports only 'Off' for"),
         (
-            {"TuningJobCompletionCriteria": {"TargetObjectiveMetricValue": 0.5}},
-            r"does not support \S*TuningJobCompletionCriteria\.TargetObjectiveMetricValue",
+            {
+                "TuningJobCompletionCriteria": {
+                    "ConvergenceDetected": {"CompleteOnConvergence": "Enabled"}
+                }
+            },
+            r"supports only 'Disabled' for \S*CompleteOnConvergence",
         ),
-        ({"ResourceLimits": {"MaxParallelTrainingJobs": 1}}, "MaxNumberOfTrainingJobs is required"),
+        ({"ParameterRanges": {"AutoParameters": [AUTOMATIC]}}, "does not support .*AutoParameters"),
+        ({"Strategy": "Grid"}, "Strategy Grid is for categorical ranges only; 'x' is none"),
+        (
+            {"Strategy": "Grid", "ParameterRanges": CATEGORIES},
+            "absent for Strategy Grid, or the number of combinations to try, 6; it is 1",
+        ),
+        (
+            {"Strategy": "Grid", "ParameterRanges": HUGE},
+            "have 27,000 combinations; Strategy Grid can try 750",
+        ),
+        ({"Strategy": "Hyperband"}, "HyperbandStrategyConfig.MaxResource is required"),
+        (
+            {"Strategy": "Hyperband", "TrainingJobEarlyStoppingType": "Auto", **HYPERBAND},
+            "TrainingJobEarlyStoppingType must be Off for Strategy Hyperband",
+        ),
+        (HYPERBAND, "StrategyConfig is for Strategy Hyperband only, not for Random"),
         (
             {
                 "HyperParameterTuningJobObjective": {
@@ -181,22 +222,107 @@ def test_what_cannot_be_searched_is_refused_at_once(
         endpoint.sagemaker.create_hyper_parameter_tuning_job(**request)
 
 
+@pytest.mark.parametrize("member", ["HyperParameterTuningJobObjective", "ParameterRanges"])
+def test_what_the_model_leaves_open_and_a_search_needs_is_required(
+    endpoint: Endpoint, member: str
+) -> None:
+    request = endpoint.tuning_request("refused", RANGES, jobs=1, parallel=1)
+    del request["HyperParameterTuningJobConfig"][member]
+    with pytest.raises(ClientError, match=f"{member} is required in"):
+        endpoint.sagemaker.create_hyper_parameter_tuning_job(**request)
+
+
 def test_a_hyperparameter_is_tuned_or_static(endpoint: Endpoint) -> None:
     with pytest.raises(ClientError, match="'x' is in StaticHyperParameters and in"):
         endpoint.tune("both", RANGES, jobs=1, parallel=1, static={"x": 1})
 
 
-def test_several_definitions_and_warm_starts_are_refused(endpoint: Endpoint) -> None:
+@pytest.mark.parametrize(
+    ("changes", "member"),
+    [
+        ({"Autotune": {"Mode": "Enabled"}}, "Autotune.Mode"),
+        ({"RetryStrategy": {"MaximumRetryAttempts": 2}}, "TrainingJobDefinition.RetryStrategy"),
+        (
+            {"HyperParameterTuningResourceConfig": {"AllocationStrategy": "Prioritized"}},
+            "TrainingJobDefinition.HyperParameterTuningResourceConfig.AllocationStrategy",
+        ),
+        ({"CheckpointConfig": {"S3Uri": "s3://bucket"}}, "TrainingJobDefinition.CheckpointConfig"),
+    ],
+)
+def test_members_that_are_not_supported_are_refused_by_name(
+    endpoint: Endpoint, changes: dict[str, Any], member: str
+) -> None:
+    request = endpoint.tuning_request("refused", RANGES, jobs=1, parallel=1)
+    (request if "Autotune" in changes else request["TrainingJobDefinition"]).update(changes)
+    with pytest.raises(ClientError, match=f"does not support {member}"):
+        endpoint.sagemaker.create_hyper_parameter_tuning_job(**request)
+
+
+def test_several_definitions_are_refused(endpoint: Endpoint) -> None:
     request = endpoint.tuning_request("refused", RANGES, jobs=1, parallel=1)
     several = {**request, "TrainingJobDefinitions": [request["TrainingJobDefinition"]]}
     with pytest.raises(ClientError, match="does not support TrainingJobDefinitions"):
         endpoint.sagemaker.create_hyper_parameter_tuning_job(**several)
-    warm = {
-        "WarmStartType": "TransferLearning",
-        "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "parent"}],
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"range": "num_factors"}, "'num_factors' of the algorithm is not tunable; tunable are"),
+        ({"metric": "train:rmse"}, "metric 'train:rmse' is not among .*: test:rmse, test:binary"),
+        ({"kind": "Maximize"}, r"type, \[Maximize\], .* \[test:rmse\], isn't valid .* Minimize"),
+        ({"Strategy": "Hyperband", **HYPERBAND}, "does not support Strategy Hyperband for this"),
+    ],
+)
+def test_what_the_built_in_does_not_allow_to_be_tuned_is_refused(
+    endpoint: Endpoint, changes: dict[str, Any], message: str
+) -> None:
+    tuned = {"Name": changes.pop("range", "linear_lr"), "MinValue": "2", "MaxValue": "9"}
+    metric, kind = changes.pop("metric", "test:rmse"), changes.pop("kind", "Minimize")
+    ranges = {"ContinuousParameterRanges": [tuned]}
+    request = endpoint.tuning_request("refused", ranges, jobs=1, parallel=1, **changes)
+    request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"] = {
+        "Type": kind,
+        "MetricName": metric,
     }
-    with pytest.raises(ClientError, match="does not support WarmStartConfig"):
-        endpoint.sagemaker.create_hyper_parameter_tuning_job(**request, WarmStartConfig=warm)
+    request["TrainingJobDefinition"]["AlgorithmSpecification"] = {
+        "TrainingImage": "382416733822.dkr.ecr.us-east-1.amazonaws.com/factorization-machines:1",
+        "TrainingInputMode": "File",
+    }
+    with pytest.raises(ClientError, match=f"ValidationException.*{message}"):
+        endpoint.sagemaker.create_hyper_parameter_tuning_job(**request)
+
+
+def test_children_carry_the_tags_of_their_tuning_job(endpoint: Endpoint) -> None:
+    request = endpoint.tuning_request("tagged", RANGES, jobs=1, parallel=1)
+    tags = [{"Key": "team", "Value": "films"}]
+    endpoint.sagemaker.create_hyper_parameter_tuning_job(**request, Tags=tags)
+    endpoint.ended_tuning_job("tagged")
+    (child,) = endpoint.children("tagged")
+    assert endpoint.sagemaker.list_tags(ResourceArn=child["TrainingJobArn"])["Tags"] == tags
+
+
+def test_a_deleted_tuning_job_leaves_its_children_and_its_name(endpoint: Endpoint) -> None:
+    endpoint.tune("deleted", RANGES, jobs=2, parallel=1, static={"seconds": 600})
+    delete = endpoint.sagemaker.delete_hyper_parameter_tuning_job
+    with pytest.raises(ClientError, match="deleted cannot be deleted while it is InProgress"):
+        delete(HyperParameterTuningJobName="deleted")
+    endpoint.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName="deleted")
+    endpoint.ended_tuning_job("deleted")
+    (left,) = endpoint.children("deleted")
+    delete(HyperParameterTuningJobName="deleted")
+    with pytest.raises(endpoint.sagemaker.exceptions.ResourceNotFound):
+        endpoint.tuning_job("deleted")
+    with pytest.raises(endpoint.sagemaker.exceptions.ResourceNotFound):
+        delete(HyperParameterTuningJobName="deleted")
+    assert endpoint.training_job(left["TrainingJobName"])["TrainingJobStatus"] == "Stopped"
+
+    endpoint.tune("deleted", RANGES, jobs=2, parallel=2)
+    job = endpoint.ended_tuning_job("deleted")
+    assert job["TrainingJobStatusCounters"] == {**NOTHING, "Completed": 2, "Stopped": 0}
+    assert left["TrainingJobName"] not in [
+        child["TrainingJobName"] for child in endpoint.children("deleted")
+    ]
 
 
 def test_a_tuning_jobs_name_is_used_once_and_absent_ones_are_not_found(
@@ -208,3 +334,22 @@ def test_a_tuning_jobs_name_is_used_once_and_absent_ones_are_not_found(
     with pytest.raises(endpoint.sagemaker.exceptions.ResourceNotFound, match="called absent"):
         endpoint.tuning_job("absent")
     endpoint.ended_tuning_job("once")
+
+
+def test_resources_of_the_tuning_jobs_own_are_those_of_its_children(endpoint: Endpoint) -> None:
+    request = endpoint.tuning_request("resources", RANGES, jobs=1, parallel=1)
+    definition = request["TrainingJobDefinition"]
+    resources = definition.pop("ResourceConfig")
+    definition["HyperParameterTuningResourceConfig"] = resources
+    endpoint.sagemaker.create_hyper_parameter_tuning_job(**request)
+    described = endpoint.ended_tuning_job("resources")["TrainingJobDefinition"]
+    assert described["HyperParameterTuningResourceConfig"] == resources
+    assert described["ResourceConfig"] == resources
+    (child,) = endpoint.children("resources")
+    job = endpoint.training_job(child["TrainingJobName"])
+    assert job["TrainingJobStatus"] == "Completed"
+    assert job["ResourceConfig"] == resources
+
+    definition["ResourceConfig"] = resources
+    with pytest.raises(ClientError, match="only one of ResourceConfig and HyperParameterTuning"):
+        endpoint.sagemaker.create_hyper_parameter_tuning_job(**request)

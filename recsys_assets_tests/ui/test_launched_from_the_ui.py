@@ -7,12 +7,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run as TrackedRun
 
-from recsys_assets.definitions import defs
+from recsys_assets.definitions import MAIN_JOB, defs
 from recsys_assets_tests.ui.dagster_ui import DagsterUI, Run, eventually, small_run
 
 pytestmark = pytest.mark.xdist_group("ui")
 
-ASSETS = {spec.key.to_user_string() for spec in defs.resolve_all_asset_specs()}
+ASSETS = {
+    key.to_user_string() for key in defs.resolve_job_def(MAIN_JOB).asset_layer.executable_asset_keys
+}
 ASSET_JOB = "__ASSET_JOB"  # what the UI launches when assets are selected in the graph
 ENDLESS = {"epochs": 10_000_000}
 TRIALS = 3

@@ -8,7 +8,20 @@ name of the service; ``perform`` is the way to them.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from recsys_assets.sagemaker_local.api import logs, models, sts, tags, training, transform, tuning
+from recsys_assets.sagemaker_local.api import (
+    endpoint_configs,
+    endpoints,
+    iam,
+    logs,
+    models,
+    processing,
+    runtime,
+    sts,
+    tags,
+    training,
+    transform,
+    tuning,
+)
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.validation import check_request, project, service_model
@@ -18,17 +31,30 @@ Action = Callable[[Context, dict[str, Any]], dict[str, Any]]
 ACTIONS: Mapping[str, Mapping[str, Action]] = {
     "sagemaker": {
         "AddTags": tags.add_tags,
+        "CreateEndpoint": endpoints.create_endpoint,
+        "CreateEndpointConfig": endpoint_configs.create_endpoint_config,
         "CreateHyperParameterTuningJob": tuning.create_hyper_parameter_tuning_job,
         "CreateModel": models.create_model,
+        "CreateProcessingJob": processing.create_processing_job,
         "CreateTrainingJob": training.create_training_job,
         "CreateTransformJob": transform.create_transform_job,
+        "DeleteEndpoint": endpoints.delete_endpoint,
+        "DeleteEndpointConfig": endpoint_configs.delete_endpoint_config,
+        "DeleteHyperParameterTuningJob": tuning.delete_hyper_parameter_tuning_job,
         "DeleteModel": models.delete_model,
+        "DeleteTags": tags.delete_tags,
+        "DescribeEndpoint": endpoints.describe_endpoint,
+        "DescribeEndpointConfig": endpoint_configs.describe_endpoint_config,
         "DescribeHyperParameterTuningJob": tuning.describe_hyper_parameter_tuning_job,
         "DescribeModel": models.describe_model,
+        "DescribeProcessingJob": processing.describe_processing_job,
         "DescribeTrainingJob": training.describe_training_job,
         "DescribeTransformJob": transform.describe_transform_job,
+        "ListEndpointConfigs": endpoint_configs.list_endpoint_configs,
+        "ListEndpoints": endpoints.list_endpoints,
         "ListHyperParameterTuningJobs": tuning.list_hyper_parameter_tuning_jobs,
         "ListModels": models.list_models,
+        "ListProcessingJobs": processing.list_processing_jobs,
         "ListTags": tags.list_tags,
         "ListTrainingJobs": training.list_training_jobs,
         "ListTrainingJobsForHyperParameterTuningJob": (
@@ -36,12 +62,24 @@ ACTIONS: Mapping[str, Mapping[str, Action]] = {
         ),
         "ListTransformJobs": transform.list_transform_jobs,
         "StopHyperParameterTuningJob": tuning.stop_hyper_parameter_tuning_job,
+        "StopProcessingJob": processing.stop_processing_job,
         "StopTrainingJob": training.stop_training_job,
         "StopTransformJob": transform.stop_transform_job,
+        "UpdateEndpoint": endpoints.update_endpoint,
+        "UpdateEndpointWeightsAndCapacities": endpoints.update_endpoint_weights_and_capacities,
+    },
+    "sagemaker-runtime": {
+        "InvokeEndpoint": runtime.invoke_endpoint,
     },
     "logs": {
+        "DescribeLogGroups": logs.describe_log_groups,
         "DescribeLogStreams": logs.describe_log_streams,
+        "FilterLogEvents": logs.filter_log_events,
         "GetLogEvents": logs.get_log_events,
+    },
+    "iam": {
+        "GetRole": iam.get_role,
+        "SimulatePrincipalPolicy": iam.simulate_principal_policy,
     },
     "sts": {
         "GetCallerIdentity": sts.get_caller_identity,

@@ -6,16 +6,89 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from recsys_assets.sagemaker_local.api.tags import tags_of
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError, resource_in_use, validation_error
+from recsys_assets.sagemaker_local.images import Program
+from recsys_assets.sagemaker_local.jobs.private_mount import private_mounts_work
+from recsys_assets.sagemaker_local.s3 import TRANSFER_ERRORS, S3Uri, no_objects
 from recsys_assets.sagemaker_local.store import Description, Kind, Listed, Query, Store
 from recsys_assets.sagemaker_local.validation import parse_json
 
 _DEFAULT_PAGE = 10
 
 
+def queue_job(context: Context, kind: Kind, job: Description, request: dict[str, Any]) -> str:
+    """Add a new job for the scheduler to run; return its ARN.
+
+    Parameters
+    ----------
+    context
+        The endpoint's shared parts.
+    kind, job
+        The job's record.
+    request
+        The request that created it, for its tags.
+
+    Raises
+    ------
+    ServiceError
+        When its name is taken.
+    """
+    arn: str = job[kind.arn_member]
+    if not context.store.insert(kind, job, tags=tags_of(request)):
+        raise job_exists(arn)
+    context.changed.set()
+    return arn
+
+
+def check_own_command(program: Program, specification: Mapping[str, Any]) -> None:
+    """Check that a request's own entrypoint or arguments can be run.
+
+    Parameters
+    ----------
+    program
+        What stands for the job's image.
+    specification
+        May have ``ContainerEntrypoint`` and ``ContainerArguments``.
+
+    Raises
+    ------
+    ServiceError
+        When there is nothing to run, or an entrypoint (a program that SageMaker's users write for
+        the paths of a container) would not find ``/opt/ml``.
+    """
+    program.command(specification)
+    if "ContainerEntrypoint" in specification and not private_mounts_work():
+        raise validation_error(
+            "The local SageMaker endpoint supports ContainerEntrypoint only where the kernel gives"
+            " a program /opt/ml as a private mount (Linux with user namespaces), which it does not"
+            " here. Script mode (the hyperparameters sagemaker_program and"
+            " sagemaker_submit_directory) and images mapped to programs with --image need none."
+        )
+
+
+def check_inputs_exist(context: Context, data: Mapping[str, Any]) -> None:
+    """Check that there is something at a data source's ``S3Uri``.
+
+    Raises
+    ------
+    ServiceError
+        When there is nothing, or the object store does not answer.
+    """
+    location = S3Uri.parse(data["S3Uri"], "S3Uri")
+    try:
+        found = context.objects.has_objects(location)
+    except TRANSFER_ERRORS as error:
+        raise ServiceError(
+            "ServiceUnavailable", f"Cannot look for {location}: {error}", status=503
+        ) from error
+    if not found:
+        raise validation_error(no_objects(location))
+
+
 def job_exists(arn: str) -> ServiceError:
-    """Say that a training or transform job's name is taken."""
+    """Say that a training, processing or transform job's name is taken."""
     return resource_in_use(
         "Job name must be unique within an AWS account and region, and a job with this name"
         f" already exists ({arn})."

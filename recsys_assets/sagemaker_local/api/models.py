@@ -5,7 +5,7 @@ from typing import Any
 from recsys_assets.sagemaker_local.api.common import list_page
 from recsys_assets.sagemaker_local.api.tags import tags_of
 from recsys_assets.sagemaker_local.context import Context
-from recsys_assets.sagemaker_local.errors import ServiceError, validation_error
+from recsys_assets.sagemaker_local.errors import validation_error
 from recsys_assets.sagemaker_local.s3 import S3Uri
 from recsys_assets.sagemaker_local.store import MODEL, Description
 from recsys_assets.sagemaker_local.validation import ANY, Supported, refuse_unsupported
@@ -57,16 +57,13 @@ def create_model(context: Context, request: dict[str, Any]) -> dict[str, Any]:
 
 def describe_model(context: Context, request: dict[str, Any]) -> dict[str, Any]:
     """Tell what CreateModel was told."""
-    model = context.store.get(MODEL, request["ModelName"])
-    if model is None:
-        raise _missing(request["ModelName"])
-    return model
+    return existing_model(context, request["ModelName"])
 
 
 def delete_model(context: Context, request: dict[str, Any]) -> dict[str, Any]:
     """Forget a model; its artefact stays."""
-    if not context.store.delete(MODEL, request["ModelName"]):
-        raise _missing(request["ModelName"])
+    existing_model(context, request["ModelName"])
+    context.store.delete(MODEL, request["ModelName"])
     return {}
 
 
@@ -85,5 +82,15 @@ def container_of(model: Description) -> dict[str, Any]:
     return container
 
 
-def _missing(name: str) -> ServiceError:
-    return validation_error(f'Could not find model "{MODEL.arn(name)}".')
+def existing_model(context: Context, name: str) -> Description:
+    """Return a model.
+
+    Raises
+    ------
+    ServiceError
+        When there is none of that name.
+    """
+    model = context.store.get(MODEL, name)
+    if model is None:
+        raise validation_error(f'Could not find model "{MODEL.arn(name)}".')
+    return model

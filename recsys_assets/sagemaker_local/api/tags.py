@@ -1,4 +1,4 @@
-"""AddTags and ListTags, for every kind of resource."""
+"""AddTags, DeleteTags and ListTags, for every kind of resource."""
 
 from typing import Any
 
@@ -17,6 +17,12 @@ def add_tags(context: Context, request: dict[str, Any]) -> dict[str, Any]:
         raise validation_error(f"A resource can have at most {_MOST_TAGS} tags.")
     context.store.put_tags(arn, tags)
     return list_tags(context, request)
+
+
+def delete_tags(context: Context, request: dict[str, Any]) -> dict[str, Any]:
+    """Remove tags from a resource; keys that it does not have are no error."""
+    context.store.delete_tags(_existing(context, request["ResourceArn"]), request["TagKeys"])
+    return {}
 
 
 def list_tags(context: Context, request: dict[str, Any]) -> dict[str, Any]:

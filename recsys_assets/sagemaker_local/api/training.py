@@ -7,20 +7,20 @@ may ask for and what is checked before anything is run.
 from collections.abc import Mapping
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from recsys_assets.sagemaker_local.api.common import job_exists, list_page, stop_job
-from recsys_assets.sagemaker_local.api.tags import tags_of
-from recsys_assets.sagemaker_local.context import Context
-from recsys_assets.sagemaker_local.errors import (
-    ServiceError,
-    resource_not_found,
-    validation_error,
+from recsys_assets.sagemaker_local.api.common import (
+    check_inputs_exist,
+    check_own_command,
+    list_page,
+    queue_job,
+    stop_job,
 )
+from recsys_assets.sagemaker_local.context import Context
+from recsys_assets.sagemaker_local.errors import resource_not_found, validation_error
 from recsys_assets.sagemaker_local.images import Program
 from recsys_assets.sagemaker_local.jobs import training
+from recsys_assets.sagemaker_local.jobs.run import DEFAULT_MAX_RUNTIME_SECONDS
 from recsys_assets.sagemaker_local.metrics import check_definitions
-from recsys_assets.sagemaker_local.s3 import S3Uri, no_objects
+from recsys_assets.sagemaker_local.s3 import S3Uri
 from recsys_assets.sagemaker_local.store import TRAINING_JOB
 from recsys_assets.sagemaker_local.validation import ANY, Supported, refuse_unsupported
 
@@ -29,18 +29,20 @@ _S3_SOURCE = f"{_CHANNEL}.DataSource.S3DataSource"
 
 SUPPORTED_DEFINITION: Supported = {
     "AlgorithmSpecification.TrainingImage": ANY,
-    "AlgorithmSpecification.TrainingInputMode": ("File",),
+    # FastFile is as File here: the objects are fetched before the start, and read as files.
+    "AlgorithmSpecification.TrainingInputMode": ANY,
     "AlgorithmSpecification.MetricDefinitions": ANY,
     f"{_CHANNEL}.ChannelName": ANY,
     f"{_CHANNEL}.ContentType": ANY,
-    f"{_CHANNEL}.CompressionType": ("None",),
+    f"{_CHANNEL}.CompressionType": ANY,
     f"{_CHANNEL}.RecordWrapperType": ("None",),
-    f"{_CHANNEL}.InputMode": ("File",),
-    f"{_S3_SOURCE}.S3DataType": ("S3Prefix",),
+    f"{_CHANNEL}.InputMode": ANY,
+    f"{_CHANNEL}.ShuffleConfig.Seed": ANY,
+    f"{_S3_SOURCE}.S3DataType": ("S3Prefix", "ManifestFile"),
     f"{_S3_SOURCE}.S3Uri": ANY,
     f"{_S3_SOURCE}.S3DataDistributionType": ANY,  # all the same on one instance
     "OutputDataConfig.S3OutputPath": ANY,
-    "OutputDataConfig.CompressionType": ("GZIP",),
+    "OutputDataConfig.CompressionType": ANY,
     "ResourceConfig.InstanceType": ANY,
     "ResourceConfig.InstanceCount": (1,),
     "StoppingCondition.MaxRuntimeInSeconds": ANY,
@@ -64,6 +66,10 @@ _SUPPORTED: Supported = {
     **SUPPORTED_DEFINITION,
     "TrainingJobName": ANY,
     "HyperParameters": ANY,
+    "AlgorithmSpecification.ContainerEntrypoint": ANY,
+    "AlgorithmSpecification.ContainerArguments": ANY,
+    "CheckpointConfig.S3Uri": ANY,
+    "CheckpointConfig.LocalPath": (training.CHECKPOINTS, f"{training.CHECKPOINTS}/"),
     "Tags": ANY,
     # Without effect here: nothing is profiled, debugged or tracked beside the job's own work.
     "AlgorithmSpecification.EnableSageMakerMetricsTimeSeries": ANY,
@@ -99,11 +105,12 @@ def create_training_job(context: Context, request: dict[str, Any]) -> dict[str, 
     if program.metric_definitions:
         definitions = {"MetricDefinitions": list(program.metric_definitions)}
         request["AlgorithmSpecification"] = request["AlgorithmSpecification"] | definitions
-    job = training.new_training_job(request)
-    arn = job["TrainingJobArn"]
-    if not context.store.insert(TRAINING_JOB, job, tags=tags_of(request)):
-        raise job_exists(arn)
-    context.changed.set()
+    specification = request["AlgorithmSpecification"]
+    if "ContainerEntrypoint" in specification or "ContainerArguments" in specification:
+        check_own_command(program, specification)
+    if "CheckpointConfig" in request:
+        S3Uri.parse(request["CheckpointConfig"]["S3Uri"], "CheckpointConfig.S3Uri")
+    arn = queue_job(context, TRAINING_JOB, training.new_training_job(request), request)
     return {"TrainingJobArn": arn}
 
 
@@ -120,7 +127,7 @@ def stop_training_job(context: Context, request: dict[str, Any]) -> dict[str, An
     name = request["TrainingJobName"]
     if context.store.get(TRAINING_JOB, name) is None:
         raise resource_not_found("Requested resource not found.")
-    stop_job(context, TRAINING_JOB, name, "training job", training.request_stop)
+    stop_job(context, TRAINING_JOB, name, "training job", training.TrainingRun.request_stop)
     return {}
 
 
@@ -169,13 +176,30 @@ def check_definition(context: Context, definition: Mapping[str, Any]) -> Program
         )
     check_definitions(specification.get("MetricDefinitions", []))
     S3Uri.parse(definition["OutputDataConfig"]["S3OutputPath"], "OutputDataConfig.S3OutputPath")
-    _check_channels(context, definition.get("InputDataConfig", []))
+    _check_waiting_time(definition)
+    _check_channels(context, definition)
     return program
 
 
-def _check_channels(context: Context, channels: list[dict[str, Any]]) -> None:
+def _check_waiting_time(definition: Mapping[str, Any]) -> None:
+    condition = definition.get("StoppingCondition", {})
+    wait = condition.get("MaxWaitTimeInSeconds")
+    if not definition.get("EnableManagedSpotTraining", False):
+        if wait is not None:
+            raise validation_error(
+                "Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining"
+                " is set to true"
+            )
+    elif wait is None or wait < condition.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME_SECONDS):
+        raise validation_error(
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to"
+            f" MaxRuntimeInSeconds, got {wait}."
+        )
+
+
+def _check_channels(context: Context, definition: Mapping[str, Any]) -> None:
     names: set[str] = set()
-    for channel in channels:
+    for channel in definition.get("InputDataConfig", []):
         name = channel["ChannelName"]
         if name in names:
             raise validation_error(f"Duplicate channel name {name!r} in InputDataConfig.")
@@ -185,12 +209,10 @@ def _check_channels(context: Context, channels: list[dict[str, Any]]) -> None:
         source = channel["DataSource"].get("S3DataSource")
         if source is None:
             raise validation_error(f"Channel {name!r} must have an S3DataSource.")
-        prefix = S3Uri.parse(source["S3Uri"], f"S3Uri of channel {name!r}")
-        try:
-            found = context.objects.has_objects(prefix)
-        except (BotoCoreError, ClientError) as error:
-            raise ServiceError(
-                "ServiceUnavailable", f"Cannot look for {prefix}: {error}", status=503
-            ) from error
-        if not found:
-            raise validation_error(no_objects(prefix))
+        S3Uri.parse(source["S3Uri"], f"S3Uri of channel {name!r}")
+        mode = channel.get("InputMode", definition["AlgorithmSpecification"]["TrainingInputMode"])
+        if channel.get("CompressionType") == "Gzip" and mode != "Pipe":
+            raise validation_error(
+                f"CompressionType Gzip of channel {name!r} needs the input mode Pipe, not {mode}."
+            )
+        check_inputs_exist(context, source)

@@ -2,20 +2,22 @@
 
 from typing import Any
 
-from recsys_assets.sagemaker_local.api.common import job_exists, list_page, stop_job
+from recsys_assets.sagemaker_local.api.common import list_page, queue_job, stop_job
 from recsys_assets.sagemaker_local.api.models import container_of
-from recsys_assets.sagemaker_local.api.tags import tags_of
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import (
     resource_not_found,
     validation_error,
 )
 from recsys_assets.sagemaker_local.jobs import transform
+from recsys_assets.sagemaker_local.jobs.data_processing import DataProcessing
+from recsys_assets.sagemaker_local.jobs.execution_parameters import (
+    MOST_MEGABYTES,
+    ExecutionParameters,
+)
 from recsys_assets.sagemaker_local.s3 import S3Uri
 from recsys_assets.sagemaker_local.store import MODEL, TRANSFORM_JOB
 from recsys_assets.sagemaker_local.validation import ANY, Supported, refuse_unsupported
-
-_MOST_PAYLOAD_MB = 100
 
 _SUPPORTED: Supported = {
     "TransformJobName": ANY,
@@ -24,20 +26,18 @@ _SUPPORTED: Supported = {
     "MaxPayloadInMB": ANY,
     "BatchStrategy": ANY,
     "Environment": ANY,
-    "TransformInput.DataSource.S3DataSource.S3DataType": ("S3Prefix",),
+    "TransformInput.DataSource.S3DataSource.S3DataType": ("S3Prefix", "ManifestFile"),
     "TransformInput.DataSource.S3DataSource.S3Uri": ANY,
     "TransformInput.ContentType": ANY,
-    "TransformInput.CompressionType": ("None",),
-    "TransformInput.SplitType": ("None", "Line", "RecordIO"),
+    "TransformInput.CompressionType": ANY,
+    "TransformInput.SplitType": ANY,
     "TransformOutput.S3OutputPath": ANY,
     "TransformOutput.Accept": ANY,
     "TransformOutput.AssembleWith": ANY,
-    "DataProcessing.InputFilter": ("$",),
-    "DataProcessing.OutputFilter": ("$",),
-    "DataProcessing.JoinSource": ("None",),
-    "Tags": ANY,
-    # Without effect here: one server answers one request at a time, and the answers are the same.
+    "DataProcessing": ANY,
     "MaxConcurrentTransforms": ANY,
+    "Tags": ANY,
+    # Without effect here: one server does the work of all instances.
     "TransformResources": ANY,
     # Without effect here: there are no keys, and nothing is tracked beside the job's own work.
     "TransformOutput.KmsKeyId": ANY,
@@ -51,21 +51,12 @@ def create_transform_job(context: Context, request: dict[str, Any]) -> dict[str,
     given, wanted = request["TransformInput"], request["TransformOutput"]
     S3Uri.parse(given["DataSource"]["S3DataSource"]["S3Uri"], "TransformInput's S3Uri")
     S3Uri.parse(wanted["S3OutputPath"], "TransformOutput.S3OutputPath")
-    payload = request.get("MaxPayloadInMB", transform.DEFAULT_MAX_PAYLOAD_MB)
-    if not 1 <= payload <= _MOST_PAYLOAD_MB:
-        raise validation_error(
-            f"The local SageMaker endpoint supports 1 to {_MOST_PAYLOAD_MB} for MaxPayloadInMB,"
-            f" not {payload}."
-        )
+    _check_execution_parameters(request)
     model = context.store.get(MODEL, request["ModelName"])
     if model is None:
         raise resource_not_found(f'Could not find model "{MODEL.arn(request["ModelName"])}".')
     job = transform.new_transform_job(request, container_of(model))
-    arn = job["TransformJobArn"]
-    if not context.store.insert(TRANSFORM_JOB, job, tags=tags_of(request)):
-        raise job_exists(arn)
-    context.changed.set()
-    return {"TransformJobArn": arn}
+    return {"TransformJobArn": queue_job(context, TRANSFORM_JOB, job, request)}
 
 
 def describe_transform_job(context: Context, request: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +74,7 @@ def stop_transform_job(context: Context, request: dict[str, Any]) -> dict[str, A
     name = request["TransformJobName"]
     if context.store.get(TRANSFORM_JOB, name) is None:
         raise resource_not_found(f"Could not find job to update with name: {name}.")
-    stop_job(context, TRANSFORM_JOB, name, "transform job", transform.request_stop)
+    stop_job(context, TRANSFORM_JOB, name, "transform job", transform.TransformRun.request_stop)
     return {}
 
 
@@ -91,3 +82,19 @@ def list_transform_jobs(context: Context, request: dict[str, Any]) -> dict[str, 
     """List transform jobs."""
     jobs, more = list_page(context.store, TRANSFORM_JOB, request, default_order="Descending")
     return {"TransformJobSummaries": jobs, **more}
+
+
+def _check_execution_parameters(request: dict[str, Any]) -> None:
+    parameters = ExecutionParameters().overridden_by(request)
+    if max(1, parameters.payload_mb) * parameters.concurrent > MOST_MEGABYTES:
+        raise validation_error(
+            "MaxPayloadInMB * MaxConcurrentTransforms (each at least 1) must be at most"
+            f" {MOST_MEGABYTES}, not {parameters.payload_mb} * {parameters.concurrent}."
+        )
+    processing = DataProcessing(request)
+    split_type = request["TransformInput"].get("SplitType", "None")
+    if parameters.payload_mb == 0 and (split_type != "None" or processing.reads_records):
+        raise validation_error(
+            "The local SageMaker endpoint supports 0 for MaxPayloadInMB, which streams each object"
+            " whole, only with None for SplitType and without InputFilter and JoinSource."
+        )

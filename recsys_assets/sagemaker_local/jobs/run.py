@@ -1,23 +1,35 @@
-"""One run of one job: how it is stopped, interrupted and brought to an end.
+"""What jobs of every kind have in common: their record's course and one run of their work.
 
-What a kind of job does meanwhile stands in its own module.
+A new record, a request to stop, an interruption, a program's end and the end of the job stand
+here once. What a kind of job does meanwhile, and what more its record tells, stands in its own
+module.
 """
 
 import abc
+import contextlib
 import logging
+import math
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
-from recsys_assets.sagemaker_local.store import Kind
+from recsys_assets.sagemaker_local.jobs.background import Background
+from recsys_assets.sagemaker_local.jobs.container import HOST, Container
+from recsys_assets.sagemaker_local.store import Description, Kind
+
+DEFAULT_MAX_RUNTIME_SECONDS = 86_400
+"""How long a job's program may run when its request does not say, as on AWS."""
 
 LONGEST_FAILURE_REASON = 1024
 """Characters that the API allows a FailureReason."""
+
+STOP_GRACE_SECONDS = 10.0
+"""How long a program may take between SIGTERM and SIGKILL (AWS: 120; people wait here)."""
 
 _logger = logging.getLogger(__name__)
 
@@ -32,6 +44,22 @@ class Interrupted(Exception):  # noqa: N818 - no fault of the job
 
 class JobFailed(Exception):  # noqa: N818 - the name that the job's status has
     """The job cannot go on; the message is its FailureReason."""
+
+
+def new_job(kind: Kind, request: Mapping[str, Any]) -> Description:
+    """Return what the record of every new job has.
+
+    Parameters
+    ----------
+    kind
+        The kind of job.
+    request
+        A checked Create request; its tags are kept elsewhere.
+    """
+    job = {member: value for member, value in request.items() if member != "Tags"}
+    job[kind.arn_member] = kind.arn(request[kind.name_member])
+    job[kind.status_member] = "InProgress"
+    return job
 
 
 class Run(abc.ABC):
@@ -54,6 +82,55 @@ class Run(abc.ABC):
         self._stop_requested = threading.Event()
         self._interrupted = threading.Event()
 
+    # The course of a job's record
+
+    @classmethod
+    def note_start(cls, job: Description) -> None:
+        """Note in a job's record that a run of it begins."""
+        job[f"{cls._prefix()}StartTime"] = time.time()
+
+    @classmethod
+    def request_stop(cls, job: Description) -> None:
+        """Note in a job's record that it is to stop; nothing if it is not in progress."""
+        if job[cls.kind.status_member] == "InProgress":
+            job[cls.kind.status_member] = "Stopping"
+
+    @classmethod
+    def note_interruption(cls, job: Description) -> None:
+        """Note in a job's record that its run was lost and that it waits for another."""
+        job.pop(f"{cls._prefix()}StartTime", None)
+
+    @classmethod
+    def end(cls, job: Description, status: str, reason: str | None = None) -> None:
+        """Write the end to a job's record, unless it has one.
+
+        Parameters
+        ----------
+        job
+            The record.
+        status
+            ``Completed``, ``Failed`` or ``Stopped``. A job that the client stopped meanwhile ends
+            as ``Stopped`` unless it failed.
+        reason
+            The FailureReason of a failed job.
+        """
+        member = cls.kind.status_member
+        if job[member] not in ("InProgress", "Stopping"):
+            return
+        if job[member] == "Stopping" and status != "Failed":
+            status = "Stopped"
+        job[member] = status
+        job[f"{cls._prefix()}EndTime"] = time.time()
+        if reason is not None:
+            job["FailureReason"] = reason
+
+    @classmethod
+    def _prefix(cls) -> str:
+        """Return how members of the job's own begin, such as ``Training`` in TrainingStartTime."""
+        return cls.kind.label.removesuffix("Job")
+
+    # The run
+
     def stop(self) -> None:
         """Ask for an early end, because the client did. May be called repeatedly."""
         self._stop_requested.set()
@@ -66,8 +143,6 @@ class Run(abc.ABC):
         """Do the job. Every end but an interruption is written to the job's record."""
         folder = self.context.work_folder / self.kind.resource_type / self.name
         try:
-            # What an earlier run left behind is not to be met.
-            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             self._do(folder)
         except Interrupted:
@@ -91,9 +166,9 @@ class Run(abc.ABC):
     def _do(self, folder: Path) -> None:
         """Do the job in a fresh folder and write its good end to the record."""
 
-    @abc.abstractmethod
     def _end(self, status: str, reason: str | None = None) -> None:
-        """Write the end of the job to its record, unless it is written already."""
+        with self.context.store.edit(self.kind, self.name) as job:
+            self.end(job, status, reason)
 
     def _check(self) -> None:
         """Give way to a stop or an interruption.
@@ -108,10 +183,79 @@ class Run(abc.ABC):
         if self._stop_requested.is_set():
             raise StopRequested
 
+    def _await_end(
+        self, container: Container, max_runtime: float, beside: Sequence[Background]
+    ) -> tuple[int, bool]:
+        """Follow a program to its end.
+
+        It is asked to end when its time is over or the client stops the job, and is killed when it
+        does not, when the endpoint ends or when the work beside it fails.
+
+        Parameters
+        ----------
+        container
+            The program.
+        max_runtime
+            Seconds that it may run.
+        beside
+            What goes on beside it, to be started here and ended with it.
+
+        Returns
+        -------
+        tuple[int, bool]
+            Its exit status, and whether its time ran out.
+
+        Raises
+        ------
+        Interrupted
+            When the endpoint ends.
+        Exception
+            What the work beside the program failed with.
+        """
+        deadline = time.monotonic() + max_runtime
+        kill_at = math.inf
+        timed_out = False
+        with contextlib.ExitStack() as stack:
+            for work in beside:
+                stack.enter_context(work)
+            stack.callback(container.kill)  # ahead of the work's end, which may wait for that
+            while (status := container.wait(0.1)) is None:
+                now = time.monotonic()
+                for work in beside:
+                    work.check()
+                if self._interrupted.is_set():
+                    raise Interrupted
+                if now >= kill_at:
+                    container.kill()
+                elif kill_at == math.inf and (now >= deadline or self._stop_requested.is_set()):
+                    timed_out = not self._stop_requested.is_set()
+                    container.terminate()
+                    kill_at = now + STOP_GRACE_SECONDS
+        for work in beside:
+            work.check()
+        return status, timed_out
+
     def _open_log(self) -> int:
         """Return the number of the job's log stream."""
-        suffix = f"algo-1-{int(time.time())}"
+        suffix = f"{HOST}-{int(time.time())}"
         return self.context.store.open_log_stream(self.log_group, f"{self.name}/", suffix)
 
     def _log(self, stream: int, lines: Sequence[str]) -> None:
         self.context.store.append_log(stream, lines)
+
+
+def program_failure(text: str, status: int) -> JobFailed:
+    """Return the failure of a job whose program has failed, in AWS's words.
+
+    Parameters
+    ----------
+    text
+        What the program told about it, or ''.
+    status
+        Its exit status.
+    """
+    text = text or "See job logs for more information"
+    if not text.startswith(("AlgorithmError: ", "ClientError: ", "InternalServerError: ")):
+        text = f"AlgorithmError: {text}"
+    suffix = f", exit code: {status}"
+    return JobFailed(text[: LONGEST_FAILURE_REASON - len(suffix)] + suffix)

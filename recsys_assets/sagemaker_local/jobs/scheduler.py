@@ -5,14 +5,17 @@ new endpoint goes on where the last one ended. Nothing about a job but its statu
 """
 
 import logging
+import math
+import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from recsys_assets.sagemaker_local.context import Context
-from recsys_assets.sagemaker_local.jobs import training, transform, tuning
+from recsys_assets.sagemaker_local.jobs import processing, training, transform, tuning
 from recsys_assets.sagemaker_local.jobs.run import Run
 from recsys_assets.sagemaker_local.store import (
+    PROCESSING_JOB,
     TRAINING_JOB,
     TRANSFORM_JOB,
     TUNING_JOB,
@@ -23,17 +26,8 @@ from recsys_assets.sagemaker_local.store import (
 
 _RUNS: Mapping[Kind, type[Run]] = {
     TRAINING_JOB: training.TrainingRun,
+    PROCESSING_JOB: processing.ProcessingRun,
     TRANSFORM_JOB: transform.TransformRun,
-}
-
-_NOTE_INTERRUPTION: Mapping[Kind, Callable[[Description], None]] = {
-    TRAINING_JOB: training.note_interruption,
-    TRANSFORM_JOB: transform.note_interruption,
-}
-
-_END: Mapping[Kind, Callable[[Description, str], None]] = {
-    TRAINING_JOB: training.end,
-    TRANSFORM_JOB: transform.end,
 }
 
 _logger = logging.getLogger(__name__)
@@ -60,10 +54,12 @@ class Scheduler:
 
     def start(self) -> None:
         """Take up what the last endpoint left unfinished, and begin."""
-        for kind, note in _NOTE_INTERRUPTION.items():
+        for kind, run in _RUNS.items():
+            # Killed runs leave their files behind.
+            shutil.rmtree(self._context.work_folder / kind.resource_type, ignore_errors=True)
             for job in self._unfinished(kind, "InProgress"):
                 with self._context.store.edit(kind, job[kind.name_member]) as record:
-                    note(record)
+                    run.note_interruption(record)
         self._context.changed.set()
         self._thread.start()
 
@@ -82,12 +78,15 @@ class Scheduler:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
 
     def _loop(self) -> None:
+        timeout: float | None = None
         while not self._ending.is_set():
-            self._context.changed.wait()
+            self._context.changed.wait(timeout)
             self._context.changed.clear()
             try:
                 self._pass()
+                timeout = self._seconds_to_deadline()
             except Exception:
+                timeout = None
                 _logger.exception("The scheduler's pass failed; the next change brings another")
 
     def _pass(self) -> None:
@@ -107,13 +106,19 @@ class Scheduler:
         for status in ("InProgress", "Stopping"):
             for job in self._unfinished(TUNING_JOB, status):
                 try:
-                    tuning.advance(self._context, job)
+                    tuning.advance(self._context.store, job)
                 except Exception as error:
                     # One job that cannot go on must not hold up the others.
                     name = job["HyperParameterTuningJobName"]
                     _logger.exception("tuning job %s failed", name)
                     reason = f"InternalServerError: {type(error).__name__}: {error}"
                     tuning.end(self._context.store, name, "Failed", reason)
+
+    def _seconds_to_deadline(self) -> float | None:
+        """Return when the time of a tuning job is over next; None if there is no such job."""
+        deadlines = [tuning.deadline(job) for job in self._unfinished(TUNING_JOB, "InProgress")]
+        nearest = min(deadlines, default=math.inf)
+        return None if nearest == math.inf else max(0.0, nearest - time.time())
 
     def _unfinished(self, kind: Kind, status: str) -> list[Description]:
         return [item.description for item in self._context.store.find(kind, Query(status=status))]
@@ -126,7 +131,7 @@ class Scheduler:
             run.stop()
             return
         with self._context.store.edit(kind, name) as job:
-            _END[kind](job, "Stopped")
+            _RUNS[kind].end(job, "Stopped")
         self._context.changed.set()
 
     def _start(self, kind: Kind, name: str) -> None:

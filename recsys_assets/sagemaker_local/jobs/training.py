@@ -10,27 +10,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from recsys_assets.sagemaker_local.jobs.archives import pack
-from recsys_assets.sagemaker_local.jobs.container import Container, ContainerFolder
+from recsys_assets.sagemaker_local.images import Program
+from recsys_assets.sagemaker_local.jobs.background import Background
+from recsys_assets.sagemaker_local.jobs.container import HOST, Container, ContainerFolder
+from recsys_assets.sagemaker_local.jobs.inputs import PipeFeed, download
+from recsys_assets.sagemaker_local.jobs.outputs import FolderMirror, upload_archive
 from recsys_assets.sagemaker_local.jobs.run import (
-    LONGEST_FAILURE_REASON,
-    Interrupted,
-    JobFailed,
+    DEFAULT_MAX_RUNTIME_SECONDS,
     Run,
+    new_job,
+    program_failure,
 )
 from recsys_assets.sagemaker_local.metrics import MetricScraper
-from recsys_assets.sagemaker_local.s3 import S3Uri, no_objects, path_below
+from recsys_assets.sagemaker_local.s3 import S3Uri
 from recsys_assets.sagemaker_local.store import TRAINING_JOB, Description
 
-DEFAULT_MAX_RUNTIME_SECONDS = 86_400
-"""How long a training job may run when its request does not say, as on AWS."""
-
-STOP_GRACE_SECONDS = 10.0
-"""How long a program may take between SIGTERM and SIGKILL (AWS: 120; people wait here)."""
-
-_HOST = "algo-1"
+CHECKPOINTS = "/opt/ml/checkpoints"
+"""The LocalPath of checkpoints when a request does not say, and the only one here."""
 
 _ENDS = {
     "Completed": "Training job completed",
@@ -49,27 +45,30 @@ def new_training_job(request: Mapping[str, Any]) -> Description:
         A checked CreateTrainingJob request; all its metric definitions are in it, those that
         SageMaker knows for a built-in algorithm too.
     """
-    name = request["TrainingJobName"]
     output = S3Uri.parse(request["OutputDataConfig"]["S3OutputPath"], "S3OutputPath")
+    compressed = request["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP"
+    model = output.child(
+        f"{request['TrainingJobName']}/output/{'model.tar.gz' if compressed else 'model/'}"
+    )
     job = {
         "EnableNetworkIsolation": False,
         "EnableInterContainerTrafficEncryption": False,
         "EnableManagedSpotTraining": False,
-        **request,
-        "TrainingJobArn": TRAINING_JOB.arn(name),
-        "TrainingJobStatus": "InProgress",
-        "ModelArtifacts": {"S3ModelArtifacts": str(output.child(f"{name}/output/model.tar.gz"))},
+        **new_job(TRAINING_JOB, request),
+        "ModelArtifacts": {"S3ModelArtifacts": str(model)},
         "AlgorithmSpecification": {
             "EnableSageMakerMetricsTimeSeries": False,
             **request["AlgorithmSpecification"],
         },
+        "OutputDataConfig": {"KmsKeyId": "", **request["OutputDataConfig"]},
         "StoppingCondition": {
             "MaxRuntimeInSeconds": DEFAULT_MAX_RUNTIME_SECONDS,
             **request.get("StoppingCondition", {}),
         },
         "SecondaryStatusTransitions": [],
     }
-    job.pop("Tags", None)
+    if "CheckpointConfig" in request:
+        job["CheckpointConfig"] = {"LocalPath": CHECKPOINTS, **request["CheckpointConfig"]}
     if "InputDataConfig" in request:
         job["InputDataConfig"] = [
             {"CompressionType": "None", "RecordWrapperType": "None", **channel}
@@ -79,134 +78,138 @@ def new_training_job(request: Mapping[str, Any]) -> Description:
     return job
 
 
-def request_stop(job: Description) -> None:
-    """Note in a training job's record that it is to stop; nothing if it is not in progress."""
-    if job["TrainingJobStatus"] == "InProgress":
-        job["TrainingJobStatus"] = "Stopping"
-        _transition(job, "Stopping", "Stopping the training job")
-
-
-def note_interruption(job: Description) -> None:
-    """Note in a training job's record that its run was lost and that it waits for another."""
-    if job.pop("TrainingStartTime", None) is not None:
-        job.pop("FinalMetricDataList", None)
-        _transition(
-            job, "Interrupted", "The training job was interrupted and will start from the beginning"
-        )
-
-
-def end(job: Description, status: str, reason: str | None = None) -> None:
-    """Write the end to a training job's record, unless it has one.
-
-    Parameters
-    ----------
-    job
-        The record.
-    status
-        ``Completed``, ``Failed``, ``Stopped`` or, as a secondary status, ``MaxRuntimeExceeded``.
-        A job that the client stopped meanwhile ends as ``Stopped`` unless it failed.
-    reason
-        The FailureReason of a failed job.
-    """
-    if job["TrainingJobStatus"] not in ("InProgress", "Stopping"):
-        return
-    if job["TrainingJobStatus"] == "Stopping" and status != "Failed":
-        status = "Stopped"
-    _transition(job, status, _ENDS[status])
-    last = job["SecondaryStatusTransitions"][-1]
-    now = last["EndTime"] = last["StartTime"]
-    job["TrainingJobStatus"] = "Stopped" if status == "MaxRuntimeExceeded" else status
-    job["TrainingEndTime"] = now
-    if "TrainingStartTime" in job:
-        seconds = max(1, math.ceil(now - job["TrainingStartTime"]))
-        job["TrainingTimeInSeconds"] = job["BillableTimeInSeconds"] = seconds
-    if reason is not None:
-        job["FailureReason"] = reason
-    if "TuningObjective" in job:
-        _settle_objective(job)
-
-
 class TrainingRun(Run):
     """One run of a training job's program."""
 
     kind = TRAINING_JOB
     log_group = "/aws/sagemaker/TrainingJobs"
 
+    @classmethod
+    def request_stop(cls, job: Description) -> None:
+        """Note in a training job's record that it is to stop; nothing if not in progress."""
+        if job["TrainingJobStatus"] == "InProgress":
+            super().request_stop(job)
+            _transition(job, "Stopping", "Stopping the training job")
+
+    @classmethod
+    def note_interruption(cls, job: Description) -> None:
+        """Note in a training job's record that its run was lost and that it waits for another."""
+        if "TrainingStartTime" in job:
+            super().note_interruption(job)
+            job.pop("FinalMetricDataList", None)
+            _transition(
+                job,
+                "Interrupted",
+                "The training job was interrupted and will start from the beginning",
+            )
+
+    @classmethod
+    def end(cls, job: Description, status: str, reason: str | None = None) -> None:
+        """Write the end to a training job's record, unless it has one.
+
+        ``MaxRuntimeExceeded``, a secondary status, is one of a stopped job.
+        """
+        if job["TrainingJobStatus"] not in ("InProgress", "Stopping"):
+            return
+        stopping = job["TrainingJobStatus"] == "Stopping"
+        super().end(job, "Stopped" if status == "MaxRuntimeExceeded" else status, reason)
+        if stopping or status != "MaxRuntimeExceeded":
+            status = job["TrainingJobStatus"]
+        _transition(job, status, _ENDS[status])
+        last = job["SecondaryStatusTransitions"][-1]
+        now = job["TrainingEndTime"] = last["EndTime"] = last["StartTime"]
+        if "TrainingStartTime" in job:
+            seconds = max(1, math.ceil(now - job["TrainingStartTime"]))
+            job["TrainingTimeInSeconds"] = job["BillableTimeInSeconds"] = seconds
+        if "TuningObjective" in job:
+            _settle_objective(job)
+
     def _do(self, folder: Path) -> None:
         with self.context.store.edit(TRAINING_JOB, self.name) as job:
-            job["TrainingStartTime"] = time.time()
+            self.note_start(job)
             self._progress(job, "Downloading", "Downloading input data")
         container_folder = ContainerFolder(folder / "ml")
         container_folder.create()
         _write_config(container_folder, job)
-        for channel in job.get("InputDataConfig", []):
-            self._download(channel, container_folder.channel(channel["ChannelName"]))
+        feeds = self._open_channels(job, container_folder)
+        checkpoints = self._restore_checkpoints(job, container_folder)
 
         with self.context.store.edit(TRAINING_JOB, self.name) as job:
             self._progress(
                 job, "Training", "Training image download completed. Training in progress."
             )
-        status, timed_out = self._run_program(job, container_folder)
+        status, timed_out = self._run_program(job, container_folder, [*feeds, *checkpoints])
+        for mirror in checkpoints:
+            mirror.finish()
         stopped = timed_out or self._stop_requested.is_set()
         if status != 0 and not stopped:
-            raise JobFailed(_failure_reason(container_folder, status))
+            raise program_failure(container_folder.failure(), status)
 
         with self.context.store.edit(TRAINING_JOB, self.name) as job:
             self._progress(job, "Uploading", "Uploading generated training model")
         # A program that was stopped may have left nothing, or what it had so far.
         if not stopped or any(container_folder.model.iterdir()):
-            model = S3Uri.parse(job["ModelArtifacts"]["S3ModelArtifacts"], "S3ModelArtifacts")
-            self._upload(container_folder.model, model)
-            if any((container_folder.output / "data").iterdir()):
-                target = S3Uri(model.bucket, model.key.replace("model.tar.gz", "output.tar.gz"))
-                self._upload(container_folder.output / "data", target)
+            self._upload(job, container_folder)
         self._end("MaxRuntimeExceeded" if timed_out else "Completed")
-
-    def _end(self, status: str, reason: str | None = None) -> None:
-        with self.context.store.edit(TRAINING_JOB, self.name) as job:
-            end(job, status, reason)
 
     @staticmethod
     def _progress(job: Description, status: str, message: str) -> None:
         if job["TrainingJobStatus"] == "InProgress":
             _transition(job, status, message)
 
-    def _download(self, channel: Mapping[str, Any], folder: Path) -> None:
-        folder.mkdir()
-        prefix = S3Uri.parse(channel["DataSource"]["S3DataSource"]["S3Uri"], "S3Uri")
-        try:
-            for key in self.context.objects.keys(prefix):
-                self._check()
-                path = path_below(folder, prefix.relative(key))
-                self.context.objects.download(S3Uri(prefix.bucket, key), path)
-        except (BotoCoreError, ClientError, OSError, ValueError) as error:
-            raise JobFailed(f"ClientError: Data download failed: {prefix}: {error}") from error
-        if not any(folder.iterdir()):
-            raise JobFailed(f"ClientError: {no_objects(prefix)}")
+    def _open_channels(self, job: Description, folder: ContainerFolder) -> list[PipeFeed]:
+        """Fetch the channels in File mode; return the feeds of those in Pipe mode."""
+        feeds = []
+        for channel in job.get("InputDataConfig", []):
+            if _input_mode(job, channel) == "Pipe":
+                feeds.append(PipeFeed(self.context.objects, channel, folder.data))
+            else:
+                data = channel["DataSource"]["S3DataSource"]
+                target = folder.channel(channel["ChannelName"])
+                download(self.context.objects, data, target, self._check)
+        return feeds
 
-    def _upload(self, folder: Path, target: S3Uri) -> None:
-        archive = folder.with_suffix(".tar.gz")
-        pack(folder, archive)
-        try:
-            self.context.objects.upload(archive, target)
-        except (BotoCoreError, ClientError) as error:
-            raise JobFailed(f"ClientError: Artifact upload failed: {target}: {error}") from error
+    def _restore_checkpoints(self, job: Description, folder: ContainerFolder) -> list[FolderMirror]:
+        """Fetch the checkpoints; return what keeps them in S3, if the job asks for any."""
+        if "CheckpointConfig" not in job:
+            return []
+        target = S3Uri.parse(job["CheckpointConfig"]["S3Uri"], "CheckpointConfig.S3Uri")
+        mirror = FolderMirror(self.context.objects, folder.checkpoints, target)
+        mirror.restore(self._check)
+        return [mirror]
 
-    def _run_program(self, job: Description, folder: ContainerFolder) -> tuple[int, bool]:
+    def _upload(self, job: Description, folder: ContainerFolder) -> None:
+        model = S3Uri.parse(job["ModelArtifacts"]["S3ModelArtifacts"], "S3ModelArtifacts")
+        data = folder.output / "data"
+        if job["OutputDataConfig"].get("CompressionType") == "NONE":
+            FolderMirror(self.context.objects, folder.model, model).upload()
+            FolderMirror(self.context.objects, data, model.parent.child("data/")).upload()
+            return
+        upload_archive(self.context.objects, folder.model, model)
+        if any(data.iterdir()):
+            upload_archive(self.context.objects, data, model.parent.child("output.tar.gz"))
+
+    def _run_program(
+        self, job: Description, folder: ContainerFolder, beside: Sequence[Background]
+    ) -> tuple[int, bool]:
         """Run the program to its end; return its exit status and whether its time ran out."""
         specification = job["AlgorithmSpecification"]
         scraper = MetricScraper(specification.get("MetricDefinitions", []))
+        self.context.store.forget_metrics(self.name)  # those of an interrupted run
         stream = self._open_log()
 
         def keep(lines: Sequence[str]) -> None:
             self._log(stream, lines)
-            found = [scraper.scan(line) for line in lines]
-            if any(found):
+            found = [metric for line in lines for metric in scraper.scan(line)]
+            if found:
+                self.context.store.append_metrics(self.name, found)
                 with self.context.store.edit(TRAINING_JOB, self.name) as current:
                     current["FinalMetricDataList"] = scraper.final()
+                if "TuningObjective" in job:
+                    self.context.changed.set()  # its tuning job may give it up
 
         container = Container(
-            self.context.images.program(specification["TrainingImage"]).train,
+            _command(specification, self.context.images.program(specification["TrainingImage"])),
             folder,
             {
                 **job.get("Environment", {}),
@@ -216,21 +219,7 @@ class TrainingRun(Run):
             keep,
             self.context.lock,
         )
-        deadline = time.monotonic() + job["StoppingCondition"]["MaxRuntimeInSeconds"]
-        kill_at = math.inf
-        timed_out = False
-        while (status := container.wait(0.1)) is None:
-            now = time.monotonic()
-            if self._interrupted.is_set():
-                container.kill()
-                raise Interrupted
-            if now >= kill_at:
-                container.kill()
-            elif kill_at == math.inf and (now >= deadline or self._stop_requested.is_set()):
-                timed_out = not self._stop_requested.is_set()
-                container.terminate()
-                kill_at = now + STOP_GRACE_SECONDS
-        return status, timed_out
+        return self._await_end(container, job["StoppingCondition"]["MaxRuntimeInSeconds"], beside)
 
 
 def _transition(job: Description, status: str, message: str) -> None:
@@ -263,7 +252,7 @@ def _write_config(folder: ContainerFolder, job: Description) -> None:
         "inputdataconfig.json",
         {
             channel["ChannelName"]: {
-                "TrainingInputMode": "File",
+                "TrainingInputMode": _input_mode(job, channel),
                 "S3DistributionType": channel["DataSource"]["S3DataSource"].get(
                     "S3DataDistributionType", "FullyReplicated"
                 ),
@@ -276,15 +265,15 @@ def _write_config(folder: ContainerFolder, job: Description) -> None:
     folder.write_config(
         "resourceconfig.json",
         {
-            "current_host": _HOST,
+            "current_host": HOST,
             "current_instance_type": resources["InstanceType"],
             "current_group_name": "homogeneousCluster",
-            "hosts": [_HOST],
+            "hosts": [HOST],
             "instance_groups": [
                 {
                     "instance_group_name": "homogeneousCluster",
                     "instance_type": resources["InstanceType"],
-                    "hosts": [_HOST],
+                    "hosts": [HOST],
                 }
             ],
             "network_interface_name": "lo",
@@ -292,9 +281,11 @@ def _write_config(folder: ContainerFolder, job: Description) -> None:
     )
 
 
-def _failure_reason(folder: ContainerFolder, status: int) -> str:
-    text = folder.failure() or "See job logs for more information"
-    if not text.startswith(("AlgorithmError: ", "ClientError: ", "InternalServerError: ")):
-        text = f"AlgorithmError: {text}"
-    suffix = f", exit code: {status}"
-    return text[: LONGEST_FAILURE_REASON - len(suffix)] + suffix
+def _input_mode(job: Description, channel: Mapping[str, Any]) -> str:
+    mode: str = channel.get("InputMode", job["AlgorithmSpecification"]["TrainingInputMode"])
+    return mode
+
+
+def _command(specification: Mapping[str, Any], program: Program) -> Sequence[str]:
+    own = {"ContainerEntrypoint", "ContainerArguments"} & specification.keys()
+    return program.command(specification) if own else program.train

@@ -1,40 +1,41 @@
 """Hyperparameter tuning jobs: their record, their children and their end.
 
 A tuning job runs nothing itself. ``advance`` compares it with its children and creates, stops or
-concludes; it can be called at any time, and after a crash, with the same outcome.
+concludes; it can be called at any time, and after a crash, with the same outcome. What is tried
+and what is given up early is decided in ``search``; what came of it is told in
+``tuning_results``.
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
-from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.images import Program
-from recsys_assets.sagemaker_local.jobs import search, training
-from recsys_assets.sagemaker_local.store import (
-    TRAINING_JOB,
-    TUNING_JOB,
-    Description,
-    Query,
-    Store,
+from recsys_assets.sagemaker_local.jobs import training
+from recsys_assets.sagemaker_local.jobs.search.ranges import parse_ranges
+from recsys_assets.sagemaker_local.jobs.search.stopping import below_median, parse_hyperband
+from recsys_assets.sagemaker_local.jobs.search.strategies import Search, hash_32
+from recsys_assets.sagemaker_local.jobs.tuning_results import (
+    best_child,
+    children_of,
+    is_better,
+    maximizes,
+    not_improving,
+    objective_of,
+    parents_of,
+    trial,
 )
+from recsys_assets.sagemaker_local.store import TRAINING_JOB, TUNING_JOB, Description, Store
 
 _UNFINISHED = ("InProgress", "Stopping")
 
-# Members of a training job definition that its children take over as they are.
-_INHERITED = (
-    "RoleArn",
-    "InputDataConfig",
-    "VpcConfig",
-    "OutputDataConfig",
-    "ResourceConfig",
-    "StoppingCondition",
-    "EnableNetworkIsolation",
-    "EnableInterContainerTrafficEncryption",
-    "EnableManagedSpotTraining",
-    "Environment",
-)
+_COMPLETION = "CompletionTime"
+"""Member of a record, for this module alone: when a criterion was met that ends it early."""
+
+# Members of a training job definition that its children do not take over as they are.
+_OWN = ("DefinitionName", "HyperParameterTuningResourceConfig", "StaticHyperParameters")
 
 
 def new_tuning_job(request: Mapping[str, Any], program: Program) -> Description:
@@ -43,7 +44,7 @@ def new_tuning_job(request: Mapping[str, Any], program: Program) -> Description:
     Parameters
     ----------
     request
-        A checked CreateHyperParameterTuningJob request.
+        A checked CreateHyperParameterTuningJob request, with its MaxNumberOfTrainingJobs.
     program
         What stands for its training image.
     """
@@ -80,29 +81,63 @@ def request_stop(job: Description) -> None:
         job["HyperParameterTuningJobStatus"] = "Stopping"
 
 
-def advance(context: Context, job: Description) -> None:
+def search_of(store: Store, job: Mapping[str, Any]) -> Search:
+    """Return the search that a tuning job, or a request for one, asks for.
+
+    Raises
+    ------
+    ServiceError
+        When its ranges cannot be searched.
+    """
+    config = job["HyperParameterTuningJobConfig"]
+    return Search(
+        strategy=config["Strategy"],
+        ranges=parse_ranges(config["ParameterRanges"]),
+        maximize=maximizes(job),
+        seed=config.get("RandomSeed", hash_32(job["HyperParameterTuningJobName"])),
+        inherited=tuple(
+            trial(child) for parent in parents_of(job) for child in children_of(store, parent)
+        ),
+    )
+
+
+def deadline(job: Description) -> float:
+    """Return when a tuning job's time is over, in seconds since the epoch; infinite if never."""
+    limits = job["HyperParameterTuningJobConfig"]["ResourceLimits"]
+    if _COMPLETION in job or "MaxRuntimeInSeconds" not in limits:
+        return math.inf
+    return float(job["CreationTime"] + limits["MaxRuntimeInSeconds"])
+
+
+def advance(store: Store, job: Description) -> None:
     """Do what is next for an unfinished tuning job.
 
     Parameters
     ----------
-    context
-        The endpoint's shared parts.
+    store
+        Where its children are.
     job
         The tuning job's record, as listed.
     """
-    store, name = context.store, job["HyperParameterTuningJobName"]
+    name = job["HyperParameterTuningJobName"]
     counts = store.count_children(TRAINING_JOB, name)
-    launched = sum(counts.values())
     active = sum(count for (status, _), count in counts.items() if status in _UNFINISHED)
     if job["HyperParameterTuningJobStatus"] == "Stopping":
         _stop_children(store, name)
         if not active:
             end(store, name, "Stopped")
         return
-    limits = job["HyperParameterTuningJobConfig"]["ResourceLimits"]
-    remaining = limits["MaxNumberOfTrainingJobs"] - launched
-    for number in range(1, min(remaining, limits["MaxParallelTrainingJobs"] - active) + 1):
-        store.insert(TRAINING_JOB, _child(job, launched + number), parent=name)
+    if _COMPLETION in job or _is_complete(store, job):
+        # Noted, for the children that are stopped now may change what the criterion looks at.
+        with store.edit(TUNING_JOB, name) as record:
+            record.setdefault(_COMPLETION, time.time())
+        _stop_children(store, name)
+        remaining = 0
+    else:
+        _stop_lagging_children(store, job)
+        limits = job["HyperParameterTuningJobConfig"]["ResourceLimits"]
+        remaining = limits["MaxNumberOfTrainingJobs"] - sum(counts.values())
+        _launch(store, job, min(remaining, limits["MaxParallelTrainingJobs"] - active))
     if remaining or active:
         return
     if counts.get(("Completed", "Succeeded")) or counts.get(("Stopped", "Succeeded")):
@@ -130,45 +165,79 @@ def end(store: Store, name: str, status: str, reason: str | None = None) -> None
             job["FailureReason"] = reason
 
 
-def best_child(store: Store, job: Description) -> Description | None:
-    """Return the training job with the best objective so far, the earlier one of equals."""
-    objective = job["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
-    query = Query(
-        parent=job["HyperParameterTuningJobName"],
-        sort_by="FinalObjectiveMetricValue",
-        descending=objective["Type"] == "Maximize",
-        limit=1,
-    )
-    return next((listed.description for listed in store.find(TRAINING_JOB, query)), None)
+def _is_complete(store: Store, job: Description) -> bool:
+    """Return whether a criterion is met that ends a tuning job before its last child."""
+    if time.time() >= deadline(job):
+        return True
+    criteria = job["HyperParameterTuningJobConfig"].get("TuningJobCompletionCriteria", {})
+    target = criteria.get("TargetObjectiveMetricValue")
+    if target is not None:
+        best = best_child(store, job, [job["HyperParameterTuningJobName"]])
+        if best is not None and not is_better(job, target, objective_of(best)):
+            return True
+    most = criteria.get("BestObjectiveNotImproving", {}).get("MaxNumberOfTrainingJobsNotImproving")
+    return most is not None and bool(not_improving(store, job) >= most)
 
 
-def counters(store: Store, job: Description) -> dict[str, dict[str, int]]:
-    """Return how many children are in which state, as the members that Describe has for it."""
-    statuses = dict.fromkeys(
-        ("Completed", "InProgress", "RetryableError", "NonRetryableError", "Stopped"), 0
-    )
-    objectives = dict.fromkeys(("Succeeded", "Pending", "Failed"), 0)
-    counted_as = {"Failed": "NonRetryableError", "Stopping": "InProgress"}
-    counts = store.count_children(TRAINING_JOB, job["HyperParameterTuningJobName"])
-    for (status, objective), count in counts.items():
-        statuses[counted_as.get(status, status)] += count
-        objectives[objective] += count
-    return {"TrainingJobStatusCounters": statuses, "ObjectiveStatusCounters": objectives}
+def _stop_lagging_children(store: Store, job: Description) -> None:
+    """Ask the children to stop that early stopping or Hyperband gives up."""
+    config = job["HyperParameterTuningJobConfig"]
+    hyperband = None
+    if config["Strategy"] == "Hyperband":
+        hyperband = parse_hyperband(config, job["TrainingJobDefinition"])
+    elif config.get("TrainingJobEarlyStoppingType") != "Auto":
+        return
+    name, maximize = job["HyperParameterTuningJobName"], maximizes(job)
+    metric = config["HyperParameterTuningJobObjective"]["MetricName"]
+    children = children_of(store, name)
+    courses = store.metric_courses(metric, name)
+    by_number = {_number(child): courses.get(child["TrainingJobName"], []) for child in children}
+    ended = [
+        by_number[_number(child)]
+        for child in children
+        if child["TrainingJobStatus"] in ("Completed", "Stopped")
+    ]
+    for child in children:
+        course = by_number[_number(child)]
+        # Before it trains, a course is one of an interrupted run; after that, it saves nothing.
+        if child["SecondaryStatus"] != "Training" or not course:
+            continue
+        if hyperband is not None:
+            given_up = hyperband.gives_up(_number(child), by_number, maximize=maximize)
+        else:
+            given_up = below_median(course, ended, maximize=maximize)
+        if given_up:
+            _request_stop(store, child)
 
 
-def _child(job: Description, number: int) -> Description:
-    """Return the record of a tuning job's child; the same number gives the same child."""
+def _launch(store: Store, job: Description, how_many: int) -> None:
+    """Create the next children, if any."""
+    if how_many < 1:
+        return
+    name = job["HyperParameterTuningJobName"]
+    search = search_of(store, job)
+    trials = [trial(child) for child in children_of(store, name)]
+    tags = store.tags(job["HyperParameterTuningJobArn"])
+    for _ in range(how_many):
+        number = len(trials) + 1
+        child = _child(job, number, search.suggest(number, trials))
+        store.insert(TRAINING_JOB, child, tags=tags, parent=name)
+        trials.append(trial(child))
+
+
+def _child(job: Description, number: int, tuned: Mapping[str, str]) -> Description:
+    """Return the record of a tuning job's child; the same number gives the same name."""
     name = job["HyperParameterTuningJobName"]
     config, definition = job["HyperParameterTuningJobConfig"], job["TrainingJobDefinition"]
-    suffix = hashlib.sha256(f"{name}/{number}".encode()).hexdigest()[:8]
-    seed = config.get("RandomSeed", search.default_seed(name))
-    tuned = search.draw(config["ParameterRanges"], seed, number)
+    # A tuning job of the same name may have been here before, and left its children.
+    origin = f"{name}/{job['CreationTime']}/{number}"
     child = training.new_training_job(
         {
-            "TrainingJobName": f"{name}-{number:03d}-{suffix}",
+            **{member: value for member, value in definition.items() if member not in _OWN},
+            "TrainingJobName": (
+                f"{name}-{number:03d}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
+            ),
             "HyperParameters": {**definition["StaticHyperParameters"], **tuned},
-            "AlgorithmSpecification": definition["AlgorithmSpecification"],
-            **{member: definition[member] for member in _INHERITED if member in definition},
         }
     )
     child |= {
@@ -183,10 +252,19 @@ def _child(job: Description, number: int) -> Description:
     return child
 
 
+def _number(child: Description) -> int:
+    """Return which child of its tuning job one is, from 1."""
+    return int(child["TrainingJobName"].rsplit("-", 2)[1])
+
+
 def _stop_children(store: Store, name: str) -> None:
-    for listed in store.find(TRAINING_JOB, Query(parent=name, status="InProgress")):
-        with store.edit(TRAINING_JOB, listed.description["TrainingJobName"]) as child:
-            training.request_stop(child)
+    for child in children_of(store, name, status="InProgress"):
+        _request_stop(store, child)
+
+
+def _request_stop(store: Store, child: Description) -> None:
+    with store.edit(TRAINING_JOB, child["TrainingJobName"]) as record:
+        training.TrainingRun.request_stop(record)
 
 
 def _why_none_succeeded(counts: Mapping[tuple[str, str], int]) -> str:

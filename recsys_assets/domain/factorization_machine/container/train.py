@@ -3,6 +3,9 @@
 What belongs here: one training job from its configuration to ``model_algo-1``, told in the
 built-in's log lines. What does not: the training itself.
 
+A channel in Pipe mode is read from its first pipe and kept in memory for all epochs, as one in
+File mode is, so that both give the same model.
+
 The program exits with 0, or with 1 and the reason in ``output/failure``. SIGTERM, with which
 SageMaker stops a job, ends it at once; nothing is in ``model/`` before the model is whole.
 """
@@ -62,7 +65,10 @@ def run(layout: Layout) -> None:
     start = time.time()
     log = TrainingLog(_only_host(layout))
     hyperparameters = _read_hyperparameters(layout, log)
-    data = {name: _read_channel(layout, name, hyperparameters) for name in _channels(layout)}
+    data = {
+        name: _read_channel(layout, name, input_mode, hyperparameters)
+        for name, input_mode in _channels(layout).items()
+    }
     ready = time.time()
     model = _train(*data["train"], hyperparameters, log)
     if "test" in data:
@@ -93,8 +99,8 @@ def _only_host(layout: Layout) -> str:
     return host
 
 
-def _channels(layout: Layout) -> list[str]:
-    """Return the names of the job's channels once their configuration is known to be good."""
+def _channels(layout: Layout) -> dict[str, str]:
+    """Return the input modes of the job's channels once their configuration is known to be good."""
     channels = layout.read_channels()
     if "train" not in channels:
         raise ClientError("'train' is a required property of the input channels")
@@ -109,14 +115,14 @@ def _channels(layout: Layout) -> list[str]:
             raise ClientError(
                 f"channel {name!r}: expected ContentType {RECORDIO}, got {content_type}"
             )
-        if config.get("TrainingInputMode", "File") == "Pipe":
-            raise ClientError(f"channel {name!r}: expected input mode File, got Pipe")
-    return list(channels)
+    return {name: config.get("TrainingInputMode", "File") for name, config in channels.items()}
 
 
-def _read_channel(layout: Layout, name: str, hyperparameters: Hyperparameters) -> Records:
+def _read_channel(
+    layout: Layout, name: str, input_mode: str, hyperparameters: Hyperparameters
+) -> Records:
     try:
-        X, y = read_recordio(layout.channel_files(name))
+        X, y = read_recordio(layout.channel_files(name, input_mode))
         if y is None:
             raise DataError(f"expected records with labels, found {X.shape[0]} without")
         check_records(X, y, hyperparameters)

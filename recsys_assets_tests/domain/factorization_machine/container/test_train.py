@@ -165,8 +165,6 @@ def test_channels_that_cannot_be_used_are_refused(container: Container) -> None:
     assert "channel 'train': expected records with labels, found 1100" in failure_of(container)
     container.add_file("train", "a", X, STARS, ContentType="text/csv")
     assert "channel 'train': expected ContentType application/x-reco" in failure_of(container)
-    container.add_file("train", "a", X, STARS, TrainingInputMode="Pipe")
-    assert failure_of(container) == "channel 'train': expected input mode File, got Pipe"
     container.add_file("train", "a", X, STARS)
     assert "expected labels 0 or 1" in failure_of(container, predictor_type="binary_classifier")
     container.add_file("validation", "a", X, STARS)

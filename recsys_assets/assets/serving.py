@@ -1,0 +1,134 @@
+"""Models in use: in the registry, and behind an endpoint that answers single requests.
+
+What belongs here: registered_model and endpoint, and the gate between them. What does not: making
+and judging models (``models.py``, ``predictions.py``).
+
+They are no part of the main job: an endpoint costs money for as long as it stands.
+"""
+
+from typing import Any
+
+from dagster import AssetExecutionContext, Config, Failure, MetadataValue, Output, asset
+from pydantic import Field
+
+from recsys_assets.assets.models import run_of
+from recsys_assets.io_managers import Document
+from recsys_assets.resources.registry import register_model
+from recsys_assets.resources.sagemaker import SageMaker
+from recsys_assets.resources.tracking import MlflowTracking
+
+SERVING_GROUP = "serving"
+
+
+class RegistryConfig(Config):
+    """Where a model is registered."""
+
+    name: str = Field(
+        default="recsys_assets",
+        pattern=r"^[\w. -]+$",
+        description="Of the registered model in MLflow; each model is a version of it.",
+    )
+
+
+@asset(
+    group_name=SERVING_GROUP, kinds={"mlflow", "sagemaker"}, io_manager_key="document_io_manager"
+)
+def registered_model(
+    context: AssetExecutionContext,
+    config: RegistryConfig,
+    selected_model: Document,
+    sagemaker: SageMaker,
+    tracking: MlflowTracking,
+) -> Output[Document]:
+    """The selected model as a version in MLflow's model registry and as a SageMaker model."""
+    record = selected_model.content
+    run = run_of(context, "registered_model")
+    model = sagemaker.ensure_model(record["artefact"], run)
+    tags = {"sagemaker.model": model, "sagemaker.job": record["job_name"]}
+    version = register_model(
+        tracking.client, config.name, record["artefact"], record["mlflow_run_id"], tags
+    )
+    links = sagemaker.links()
+    return Output(
+        Document(
+            {
+                "registered_model": config.name,
+                "version": version,
+                "sagemaker_model": model,
+                "job_name": record["job_name"],
+                "artefact": record["artefact"],
+                "mlflow_run_id": record["mlflow_run_id"],
+            }
+        ),
+        metadata={
+            "registered_model": config.name,
+            "version": MetadataValue.text(version),
+            "sagemaker_model": links.resource("Model", model),
+            "artefact": links.object(record["artefact"]),
+            "trained_by": record["job_name"],
+        },
+    )
+
+
+class GateConfig(Config):
+    """What a model must reach before it is deployed."""
+
+    margin: float = Field(
+        default=0.01,
+        description="Stars by which the model's test RMSE may be above that of the customer + "
+        "video biases.",
+    )
+
+
+@asset(group_name=SERVING_GROUP, kinds={"sagemaker"}, io_manager_key="document_io_manager")
+def endpoint(
+    context: AssetExecutionContext,
+    config: GateConfig,
+    registered_model: Document,
+    model_evaluation: Document,
+    sagemaker: SageMaker,
+) -> Output[Document]:
+    """The SageMaker endpoint that serves the registered model; it costs money while it stands.
+
+    A model that is worse than the customer + video biases is not deployed.
+    """
+    model, evaluation = registered_model.content, model_evaluation.content
+    _require_good(model, evaluation, config.margin)
+    run = run_of(context, "endpoint")
+    found = sagemaker.deploy(model["sagemaker_model"], run, context.log.info)
+    what = sagemaker.endpoint_fleet()
+    usd = what.usd(3600)
+    return Output(
+        Document(
+            {
+                "endpoint": found["EndpointName"],
+                "endpoint_arn": found["EndpointArn"],
+                "endpoint_config": found["EndpointConfigName"],
+                **model,
+            }
+        ),
+        metadata={
+            "endpoint": sagemaker.links().resource("Endpoint", found["EndpointName"]),
+            "model_version": f"{model['registered_model']} {model['version']}",
+            "instances": f"{what.instance_count} x {what.instance_type}",
+            **({} if usd is None else {"estimated_usd_per_hour": usd, "price": what.price_source}),
+            "test_rmse": evaluation["test_rmse"],
+            "bias_rmse": evaluation["bias_rmse"],
+        },
+    )
+
+
+def _require_good(model: dict[str, Any], evaluation: dict[str, Any], margin: float) -> None:
+    if evaluation["model"] != model["job_name"]:
+        raise Failure(
+            f"model_evaluation is of {evaluation['model']}, registered_model of "
+            f"{model['job_name']}; materialize batch_predictions and model_evaluation first.",
+            allow_retries=False,
+        )
+    rmse, baseline = evaluation["test_rmse"], evaluation["bias_rmse"]
+    if not rmse <= baseline + margin:
+        raise Failure(
+            f"Not deployed: test RMSE {rmse:.4f}, customer + video biases {baseline:.4f}; the "
+            f"model may be {margin:g} stars worse than these (margin).",
+            allow_retries=False,
+        )

@@ -1,0 +1,365 @@
+"""The SageMaker resource: one way to run each kind of remote job, from request to record.
+
+What belongs here: the deployment's settings as fields, and the steps that all jobs take (name,
+look, price, create, stop when the run is cancelled). What does not: which data jobs read and what
+their results mean (``recsys_assets.assets``), and experiment tracking (``tracking.py``).
+
+A job's name is made from the Dagster run, the asset and the request, and a job is looked for before
+it is created, so that a step that starts again finds its job and waits for it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dagster import ConfigurableResource, Failure
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+
+from recsys_assets.resources.aws import AwsClients, is_aws
+from recsys_assets.resources.interrupts import was_interrupted
+from recsys_assets.resources.sagemaker.config import (
+    LONGEST_SPOT_WAIT_WITHOUT_CHECKPOINTS,
+    CostConfig,
+    EncryptionConfig,
+    EndpointConfig,
+    NetworkConfig,
+    TrainingConfig,
+    TransformConfig,
+    problems,
+    read_config,
+)
+from recsys_assets.resources.sagemaker.cost import (
+    Fleet,
+    fleet,
+    require_affordable_endpoint,
+    require_affordable_job,
+)
+from recsys_assets.resources.sagemaker.endpoints import Deployment, Log
+from recsys_assets.resources.sagemaker.images import built_in_image
+from recsys_assets.resources.sagemaker.jobs import (
+    ENDPOINT_CONFIG,
+    MODEL,
+    TRAINING,
+    TRANSFORM,
+    TUNING,
+    JobLog,
+    Kind,
+    Remote,
+    RemoteJob,
+)
+from recsys_assets.resources.sagemaker.links import Links
+from recsys_assets.resources.sagemaker.names import Run, job_name
+from recsys_assets.resources.sagemaker.requests import (
+    Request,
+    RequestMaker,
+    Training,
+    Tuning,
+)
+from recsys_assets.settings import SettingsError
+
+_TRIES = 10
+_EPOCH_LOSS = re.compile(r"#quality_metric: host=\S+, epoch=(\d+), train rmse <loss>=(\S+)")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A training job of a search, as listed by the API.
+
+    Attributes
+    ----------
+    seconds
+        How long it has trained; 0 until it has ended.
+    """
+
+    job_name: str
+    status: str
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    objective: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether its status will not change."""
+        return self.status in ("Completed", "Failed", "Stopped")
+
+
+class SageMaker(ConfigurableResource[Any]):
+    """Runs SageMaker's built-in Factorization Machines."""
+
+    aws: AwsClients
+    role_arn: str = Field(description="Role that the jobs take.")
+    image: str | None = Field(
+        default=None, description="Image of jobs; by default the built-in one of the region."
+    )
+    training: TrainingConfig = Field(default=TrainingConfig())
+    transform: TransformConfig = Field(default=TransformConfig())
+    endpoint: EndpointConfig = Field(default=EndpointConfig())
+    network: NetworkConfig = Field(default=NetworkConfig())
+    encryption: EncryptionConfig = Field(default=EncryptionConfig())
+    cost: CostConfig = Field(default=CostConfig())
+    tags: dict[str, str] = Field(
+        default={}, description="Of everything that is created, beside the run's own."
+    )
+    poll_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Between two looks at a job; by default 15, and 0.5 on the local services.",
+    )
+    max_retries: int = Field(
+        default=2,
+        ge=0,
+        description="How often a job that fails is tried again, unless the fault is its caller's.",
+    )
+    stop_on_cancel: bool = Field(
+        default=True, description="Stop the remote job when the Dagster run is cancelled."
+    )
+
+    _clients: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _check_image(self) -> "SageMaker":
+        training = self.training
+        if self.image is not None:
+            return self
+        if training.metric_definitions:
+            raise ValueError("training.metric_definitions are for an image of your own: set image")
+        longest = LONGEST_SPOT_WAIT_WITHOUT_CHECKPOINTS
+        if training.spot is not None and training.spot.max_wait_seconds > longest:
+            raise ValueError(
+                f"expected training.spot.max_wait_seconds to be at most {longest} with the "
+                f"built-in image, which writes no checkpoints; got {training.spot.max_wait_seconds}"
+            )
+        return self
+
+    @contextmanager
+    def training_job(self, training: Training, run: Run) -> Iterator[RemoteJob]:
+        """Start or find a training job; a run cancelled within the ``with`` block stops it."""
+        request = self._requests().training(self.training, training, run)
+        with self._job(TRAINING, request, run, self._training_fleet()) as job:
+            yield job
+
+    @contextmanager
+    def tuning_job(self, tuning: Tuning, run: Run) -> Iterator[RemoteJob]:
+        """Start or find a tuning job; a run cancelled within the ``with`` block stops it."""
+        request = self._requests().tuning(self.training, tuning, run)
+        with self._job(TUNING, request, run, self._training_fleet(), tuning.max_jobs) as job:
+            yield job
+
+    @contextmanager
+    def transform_job(
+        self, artefact_uri: str, input_uri: str, output_uri: str, run: Run
+    ) -> Iterator[RemoteJob]:
+        """Start or find a batch transform job; a run cancelled within the ``with`` block stops it.
+
+        For each RecordIO file `f` below `input_uri`, ``<output_uri>f.out`` gets one JSON line a
+        record, with its ``score``.
+        """
+        model = self.ensure_model(artefact_uri, run)
+        request = self._requests().transform(self.transform, model, input_uri, output_uri)
+        what = self._fleet(self.transform.instance_type, self.transform.instance_count)
+        with self._job(TRANSFORM, request, run, what) as job:
+            yield job
+
+    def ensure_model(self, artefact_uri: str, run: Run) -> str:
+        """Create the model of an artefact unless it exists, and return its name."""
+        return self._ensure(MODEL, self._requests().model(artefact_uri), run)
+
+    def deploy(self, model: str, run: Run, log: Log) -> dict[str, Any]:
+        """Have the endpoint serve a model, and return the endpoint's description.
+
+        Parameters
+        ----------
+        model
+            Name of a SageMaker model.
+        run
+            On whose behalf.
+        log
+            Is told each state that the endpoint enters.
+
+        Raises
+        ------
+        Failure
+            If it costs more than the cap, does not come up, or was rolled back.
+        """
+        require_affordable_endpoint(self.endpoint_fleet(), self.cost)
+        request = self._requests().endpoint_config(self.endpoint, model)
+        config = self._ensure(ENDPOINT_CONFIG, request, run)
+        return self._deployment(log).bring_to(config, run.tags(self.tags))
+
+    def delete_endpoint(self, log: Log) -> None:
+        """Delete the endpoint with its configuration and its model; nothing if there is none."""
+        self._deployment(log).delete()
+
+    def describe_training_job(self, name: str) -> dict[str, Any]:
+        """Return a training job's description."""
+        description: dict[str, Any] = self._client("sagemaker").describe_training_job(
+            TrainingJobName=name
+        )
+        return description
+
+    def trials(self, tuning_job: str) -> list[Trial]:
+        """Return the training jobs of a tuning job, the oldest first."""
+        pages = (
+            self._client("sagemaker")
+            .get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
+            .paginate(HyperParameterTuningJobName=tuning_job, SortOrder="Ascending")
+        )
+        return [_trial(item) for page in pages for item in page["TrainingJobSummaries"]]
+
+    def log_lines(self, training_job: str) -> list[str]:
+        """Return all lines that a training job has logged."""
+        return JobLog(self._client("logs"), TRAINING.log_group, training_job).new_lines()
+
+    def training_image(self) -> str:
+        """Return the image of training jobs and models."""
+        return self.image or built_in_image(self._client("sagemaker").meta.region_name)
+
+    def links(self) -> Links:
+        """Return what links to the console, if there is one."""
+        return Links(self._client("sagemaker"))
+
+    def endpoint_fleet(self) -> Fleet:
+        """Return the instances of the endpoint."""
+        return self._fleet(self.endpoint.instance_type, self.endpoint.instance_count)
+
+    def _training_fleet(self) -> Fleet:
+        return self._fleet(self.training.instance_type, self.training.instance_count)
+
+    def _fleet(self, instance_type: str, instance_count: int) -> Fleet:
+        client = self._client("sagemaker")
+        region = client.meta.region_name if is_aws(client) else None
+        return fleet(instance_type, instance_count, self.cost, region)
+
+    def _requests(self) -> RequestMaker:
+        return RequestMaker(self.training_image(), self.role_arn, self.network, self.encryption)
+
+    def _deployment(self, log: Log) -> Deployment:
+        return Deployment(
+            self.endpoint.name,
+            self._client("sagemaker"),
+            self._seconds_between_looks,
+            self.aws.patience_seconds,
+            log,
+        )
+
+    def _ensure(self, kind: Kind, request: Request, run: Run) -> str:
+        """Create something that has no life of its own unless it exists, and return its name."""
+        name = job_name(run, request, kind.name_length)
+        remote = Remote(kind, name, self._client("sagemaker"), self.aws.patience_seconds)
+        if remote.describe() is None:
+            remote.create({**request, "Tags": run.tags(self.tags)})
+        return name
+
+    @contextmanager
+    def _job(
+        self, kind: Kind, request: Request, run: Run, what: Fleet, jobs: int = 1
+    ) -> Iterator[RemoteJob]:
+        job, exists = self._find(kind, request, run, what)
+        try:
+            if not exists:
+                require_affordable_job(what, self._longest_seconds(kind), jobs, self.cost)
+                job.create({**request, "Tags": run.tags(self.tags)})
+            yield job
+        except BaseException as error:
+            # A request that is interrupted may have reached SageMaker all the same.
+            if self.stop_on_cancel and was_interrupted(error):
+                job.stop()
+            raise
+
+    def _longest_seconds(self, kind: Kind) -> int:
+        """Return the longest time that one job's instances may be paid for."""
+        if kind is TRANSFORM:
+            return self.transform.max_runtime_seconds
+        return self.training.max_runtime_seconds + self.training.warm_pool_seconds
+
+    def _find(self, kind: Kind, request: Request, run: Run, what: Fleet) -> tuple[RemoteJob, bool]:
+        """Return a job that runs or has completed, else one to create; say whether it exists.
+
+        A job that failed or was stopped keeps its name for ever; the next try has the next name.
+        """
+        base = job_name(run, request, kind.name_length - len(f"-{_TRIES}"))
+        for number in range(1, _TRIES + 1):
+            job = RemoteJob(
+                kind,
+                base if number == 1 else f"{base}-{number}",
+                self._client("sagemaker"),
+                self.aws.patience_seconds,
+                logs=self._client("logs"),
+                poll_seconds=self._seconds_between_looks,
+                fleet=what,
+            )
+            description = job.describe()
+            if description is None:
+                return job, False
+            if description[kind.status_field] not in ("Failed", "Stopped", "Stopping"):
+                return job, True
+        raise Failure(f"{base} failed {_TRIES} times", allow_retries=False)
+
+    @property
+    def _seconds_between_looks(self) -> float:
+        if self.poll_seconds is not None:
+            return self.poll_seconds
+        return 0.5 if self.aws.local else 15.0
+
+    def _client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = self.aws.client(service)
+        return self._clients[service]
+
+
+def configured_sagemaker(path: Path | None, **platform: Any) -> SageMaker:
+    """Make the resource from a file of settings (YAML, its keys are the resource's fields).
+
+    Parameters
+    ----------
+    path
+        The file; None for the defaults.
+    platform
+        Fields that the platform sets itself, and that the file cannot.
+
+    Raises
+    ------
+    SettingsError
+        If a setting does not exist or does not fit; the message names file and key.
+    """
+    content = {} if path is None else read_config(path)
+    settable = SageMaker.model_fields.keys() - platform.keys()
+    unknown = sorted(map(str, content.keys() - settable))
+    if unknown:
+        raise SettingsError(
+            f"{path}: {', '.join(unknown)}: not known; expected {', '.join(sorted(settable))}"
+        )
+    try:
+        return SageMaker(**content, **platform)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {problems(error)}") from error
+
+
+def epoch_loss(line: str) -> tuple[int, float] | None:
+    """Return the epoch (from 0) and its train RMSE, if a log line of the built-in tells them."""
+    match = _EPOCH_LOSS.search(line)
+    return (int(match[1]), float(match[2])) if match else None
+
+
+def final_metrics(description: Mapping[str, Any]) -> dict[str, float]:
+    """Return a training job's final metrics by name."""
+    return {
+        item["MetricName"]: float(item["Value"])
+        for item in description.get("FinalMetricDataList", [])
+    }
+
+
+def _trial(item: Mapping[str, Any]) -> Trial:
+    seconds = 0.0
+    if "TrainingStartTime" in item and "TrainingEndTime" in item:
+        seconds = (item["TrainingEndTime"] - item["TrainingStartTime"]).total_seconds()
+    return Trial(
+        job_name=item["TrainingJobName"],
+        status=item["TrainingJobStatus"],
+        hyperparameters=item["TunedHyperParameters"],
+        objective=item.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value"),
+        seconds=seconds,
+    )
