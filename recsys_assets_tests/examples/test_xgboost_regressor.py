@@ -17,6 +17,9 @@ import xgboost
 from recsys_assets_tests.conftest import PROJECT
 from recsys_assets_tests.sagemaker_local.endpoint import BUCKET, CREDENTIALS, Endpoint
 
+# One run of the example serves all tests.
+pytestmark = pytest.mark.xdist_group("xgboost_regressor")
+
 TUNE = PROJECT / "examples" / "xgboost_regressor" / "tune.py"
 
 

@@ -223,7 +223,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(
     archive = tmp_path / "model.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.addfile(member, io.BytesIO())
-    with pytest.raises(ValueError, match="cannot unpack the model archive"):
+    with pytest.raises(ValueError, match="cannot unpack the archive"):
         unpack(archive, tmp_path / "in" / "model")
     assert not list(tmp_path.glob("**/escaped"))
 
@@ -232,5 +232,5 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     archive = tmp_path / "model.tar.gz"
     archive.write_bytes(content)
-    with pytest.raises(ValueError, match="cannot unpack the model archive"):
+    with pytest.raises(ValueError, match="cannot unpack the archive"):
         unpack(archive, tmp_path / "model")

@@ -279,18 +279,34 @@ def test_a_script_serves_the_model_that_it_lies_beside(endpoint: Endpoint) -> No
     assert json.loads(endpoint.get("out/scripted/rows.csv.out")) == [30, 70]
 
 
-def test_a_model_without_a_script_fails_with_the_reason_in_the_log(endpoint: Endpoint) -> None:
-    endpoint.put("unserved/model.tar.gz", archive({"weights.json": "{}"}))
+@pytest.mark.parametrize(
+    ("name", "script", "reason"),
+    [
+        ("absent", None, "Cannot fetch the source "),
+        ("no-model-fn", "", "inference.py must define model_fn(model_dir)"),
+        (
+            "transform-fn",
+            "def model_fn(folder): ...\ndef transform_fn(model, body, type, accept): ...\n",
+            "inference.py defines transform_fn, which is not supported here",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_served_fails_with_the_reason_in_the_log(
+    endpoint: Endpoint, name: str, script: str | None, reason: str
+) -> None:
+    files = {"weights.json": "{}"} | ({} if script is None else {"code/inference.py": script})
+    endpoint.put(f"unserved/{name}/model.tar.gz", archive(files))
+    artefact = f"s3://{BUCKET}/unserved/{name}/model.tar.gz"
     endpoint.sagemaker.create_model(
-        ModelName="unscripted",
-        PrimaryContainer={"Image": IMAGE, "ModelDataUrl": f"s3://{BUCKET}/unserved/model.tar.gz"},
+        ModelName=f"unserved-{name}",
+        PrimaryContainer={"Image": IMAGE, "ModelDataUrl": artefact},
         ExecutionRoleArn=ROLE,
     )
     endpoint.put("unserved/in/rows.csv", b"1,2\n")
-    endpoint.transform("unscripted", "unscripted", "unserved/in")
-    assert endpoint.ended_transform_job("unscripted")["TransformJobStatus"] == "Failed"
-    log = "\n".join(endpoint.log_lines("Transform", "unscripted"))
-    assert "Cannot fetch the source /opt/ml/model/code" in log
+    endpoint.transform(f"unserved-{name}", f"unserved-{name}", "unserved/in")
+    job = endpoint.ended_transform_job(f"unserved-{name}")
+    assert job["TransformJobStatus"] == "Failed"
+    assert reason in "\n".join(endpoint.log_lines("Transform", f"unserved-{name}"))
 
 
 MODEL_TRAINER = f"""

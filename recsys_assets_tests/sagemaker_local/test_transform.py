@@ -414,7 +414,7 @@ def test_a_model_that_cannot_be_loaded_fails_the_job(endpoint: Endpoint) -> None
 def test_a_hostile_or_missing_artefact_fails_the_job(endpoint: Endpoint) -> None:
     endpoint.put("artefacts/broken/model.tar.gz", b"no archive")
     endpoint.put("hostile/in", b"1\n")
-    for name, reason in (("broken", "cannot unpack the model archive"), ("absent", "404")):
+    for name, reason in (("broken", "cannot unpack the archive"), ("absent", "404")):
         endpoint.sagemaker.create_model(
             ModelName=name,
             PrimaryContainer={

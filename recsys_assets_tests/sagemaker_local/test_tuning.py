@@ -307,6 +307,7 @@ def test_a_deleted_tuning_job_leaves_its_children_and_its_name(endpoint: Endpoin
     delete = endpoint.sagemaker.delete_hyper_parameter_tuning_job
     with pytest.raises(ClientError, match="deleted cannot be deleted while it is InProgress"):
         delete(HyperParameterTuningJobName="deleted")
+    eventually(lambda: endpoint.children("deleted"))
     endpoint.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName="deleted")
     endpoint.ended_tuning_job("deleted")
     (left,) = endpoint.children("deleted")

@@ -58,7 +58,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int = MOST_BYTES) -> None:
                 _extract(tar, member, folder)
             _read_padding(stream)
     except (tarfile.TarError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"cannot unpack the model archive: {error}") from error
+        raise ValueError(f"cannot unpack the archive: {error}") from error
 
 
 def _read_padding(stream: gzip.GzipFile) -> None:

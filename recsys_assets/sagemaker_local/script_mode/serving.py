@@ -31,6 +31,11 @@ def main(script: Path, model_folder: Path) -> None:
     module = _load(script)
     if not hasattr(module, "model_fn"):
         sys.exit(f"{script.name} must define model_fn(model_dir)")
+    if hasattr(module, "transform_fn"):
+        sys.exit(
+            f"{script.name} defines transform_fn, which is not supported here: define input_fn,"
+            " predict_fn and output_fn in its place"
+        )
     model = module.model_fn(str(model_folder))
     port = int(os.environ["SAGEMAKER_BIND_TO_PORT"])
     http.server.ThreadingHTTPServer(("127.0.0.1", port), _handler(module, model)).serve_forever()
