@@ -163,6 +163,7 @@ def test_nothing_is_lost_repeated_or_left_undone_whenever_the_endpoint_is_killed
     journals = tmp_path / "journals"
     journals.mkdir()
     endpoint = Endpoint(tmp_path / "state", object_store, free_port(), "--max-jobs=3")
+    endpoint.state.mkdir()  # it may be killed before it gets there
     inputs = {f"crash/{number}": b"%d\n" % number * 1000 for number in range(3)}
     for key, content in inputs.items():
         endpoint.put(key, content)
