@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recsys_assets.sagemaker_local.jobs.archives import pack, unpack
+from recsys_assets.sagemaker_local.containers.archives import pack, unpack
 
 
 def member(

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recsys_assets.sagemaker_local.errors import ServiceError
-from recsys_assets.sagemaker_local.jobs.data_processing import BadAnswer, DataProcessing
-from recsys_assets.sagemaker_local.jobs.json_path import Selector
-from recsys_assets.sagemaker_local.jobs.splitting import BadInput, Record
+from recsys_assets.sagemaker_local.jobs.transform.data_processing import BadAnswer, DataProcessing
+from recsys_assets.sagemaker_local.jobs.transform.json_path import Selector
+from recsys_assets.sagemaker_local.jobs.transform.splitting import BadInput, Record
 
 ROW = ["a", "b", "c", "d", "e", "f", "g"]
 DOCUMENT = {"id": 7, "f": {"a": 1, "b": [1, 2, 3]}, "l": [{"x": 1}, {"x": 2}]}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys_assets.sagemaker_local.containers.model_server import Answer
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.hosting.routing import Route, Routing
-from recsys_assets.sagemaker_local.jobs.model_server import Answer
 
 
 @dataclass(eq=False)

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recsys_assets.sagemaker_local.containers.archives import pack, unpack
+from recsys_assets.sagemaker_local.containers.container import ContainerFolder
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.images import (
     BUILT_IN,
@@ -18,8 +20,6 @@ from recsys_assets.sagemaker_local.images import (
     parse_mappings,
     repository,
 )
-from recsys_assets.sagemaker_local.jobs.archives import pack, unpack
-from recsys_assets.sagemaker_local.jobs.container import ContainerFolder
 from recsys_assets.sagemaker_local.metrics import MetricScraper, check_definitions
 from recsys_assets.sagemaker_local.s3 import S3Uri, path_below
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys_assets.sagemaker_local.jobs.splitting import BadInput, Record, batch, split
+from recsys_assets.sagemaker_local.jobs.transform.splitting import BadInput, Record, batch, split
 
 MAGIC = 0xCED7230A
 LIMIT = 64

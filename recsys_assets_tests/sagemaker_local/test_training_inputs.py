@@ -12,11 +12,11 @@ import pytest
 from scipy.sparse import csr_matrix, random_array
 
 from recsys_assets.domain.recordio import encode_recordio
+from recsys_assets.sagemaker_local.containers.container import Container, ContainerFolder
+from recsys_assets.sagemaker_local.containers.private_mount import private_mounts_work
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.images import Images
 from recsys_assets.sagemaker_local.jobs.background import Background
-from recsys_assets.sagemaker_local.jobs.container import Container, ContainerFolder
-from recsys_assets.sagemaker_local.jobs.private_mount import private_mounts_work
 from recsys_assets.sagemaker_local.jobs.run import JobFailed
 from recsys_assets.sagemaker_local.jobs.training import TrainingRun
 from recsys_assets.sagemaker_local.s3 import ObjectStore

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from recsys_assets.sagemaker_local.api.tags import tags_of
+from recsys_assets.sagemaker_local.containers.private_mount import private_mounts_work
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError, resource_in_use, validation_error
 from recsys_assets.sagemaker_local.images import Program
-from recsys_assets.sagemaker_local.jobs.private_mount import private_mounts_work
 from recsys_assets.sagemaker_local.s3 import TRANSFER_ERRORS, S3Uri, no_objects
 from recsys_assets.sagemaker_local.store import Description, Kind, Listed, Query, Store
 from recsys_assets.sagemaker_local.validation import parse_json

@@ -3,10 +3,10 @@
 import http
 from typing import Any
 
+from recsys_assets.sagemaker_local.containers.model_server import NoAnswer
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.hosting.instance import log_group
-from recsys_assets.sagemaker_local.jobs.model_server import NoAnswer
 from recsys_assets.sagemaker_local.validation import ANY, Supported, refuse_unsupported
 
 LONGEST_ANSWER = 6 << 20

@@ -9,12 +9,12 @@ from recsys_assets.sagemaker_local.errors import (
     resource_not_found,
     validation_error,
 )
-from recsys_assets.sagemaker_local.jobs import transform
-from recsys_assets.sagemaker_local.jobs.data_processing import DataProcessing
-from recsys_assets.sagemaker_local.jobs.execution_parameters import (
+from recsys_assets.sagemaker_local.jobs.transform.data_processing import DataProcessing
+from recsys_assets.sagemaker_local.jobs.transform.execution_parameters import (
     MOST_MEGABYTES,
     ExecutionParameters,
 )
+from recsys_assets.sagemaker_local.jobs.transform.job import TransformRun, new_transform_job
 from recsys_assets.sagemaker_local.s3 import S3Uri
 from recsys_assets.sagemaker_local.store import MODEL, TRANSFORM_JOB
 from recsys_assets.sagemaker_local.validation import ANY, Supported, refuse_unsupported
@@ -55,7 +55,7 @@ def create_transform_job(context: Context, request: dict[str, Any]) -> dict[str,
     model = context.store.get(MODEL, request["ModelName"])
     if model is None:
         raise resource_not_found(f'Could not find model "{MODEL.arn(request["ModelName"])}".')
-    job = transform.new_transform_job(request, container_of(model))
+    job = new_transform_job(request, container_of(model))
     return {"TransformJobArn": queue_job(context, TRANSFORM_JOB, job, request)}
 
 
@@ -74,7 +74,7 @@ def stop_transform_job(context: Context, request: dict[str, Any]) -> dict[str, A
     name = request["TransformJobName"]
     if context.store.get(TRANSFORM_JOB, name) is None:
         raise resource_not_found(f"Could not find job to update with name: {name}.")
-    stop_job(context, TRANSFORM_JOB, name, "transform job", transform.TransformRun.request_stop)
+    stop_job(context, TRANSFORM_JOB, name, "transform job", TransformRun.request_stop)
     return {}
 
 

@@ -11,16 +11,16 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 
-from recsys_assets.sagemaker_local.context import Context
-from recsys_assets.sagemaker_local.errors import ServiceError
-from recsys_assets.sagemaker_local.jobs.container import ContainerFolder
-from recsys_assets.sagemaker_local.jobs.model_server import (
+from recsys_assets.sagemaker_local.containers.container import ContainerFolder
+from recsys_assets.sagemaker_local.containers.model_server import (
     Answer,
     ModelDataError,
     ModelServer,
     ServerFailed,
     fetch_model,
 )
+from recsys_assets.sagemaker_local.context import Context
+from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.store import ENDPOINT, Description
 
 INVOCATION_SECONDS = 60.0

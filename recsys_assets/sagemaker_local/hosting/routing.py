@@ -14,7 +14,7 @@ from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.identity import ACCOUNT_ID
 
 if TYPE_CHECKING:  # at run time it would import the context, which imports this
-    from recsys_assets.sagemaker_local.jobs.model_server import Answer
+    from recsys_assets.sagemaker_local.containers.model_server import Answer
 
 
 class Instance(Protocol):

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from recsys_assets.sagemaker_local.jobs.archives import pack
+from recsys_assets.sagemaker_local.containers.archives import pack
 from recsys_assets.sagemaker_local.jobs.background import Background
 from recsys_assets.sagemaker_local.jobs.run import JobFailed
 from recsys_assets.sagemaker_local.s3 import TRANSFER_ERRORS, ObjectStore, S3Uri, path_below

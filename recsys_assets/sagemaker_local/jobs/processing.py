@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recsys_assets.sagemaker_local.jobs.container import HOST, Container, ContainerFolder
+from recsys_assets.sagemaker_local.containers.container import HOST, Container, ContainerFolder
 from recsys_assets.sagemaker_local.jobs.inputs import download
 from recsys_assets.sagemaker_local.jobs.outputs import FolderMirror
 from recsys_assets.sagemaker_local.jobs.run import (

@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from recsys_assets.sagemaker_local.containers.container import HOST, Container
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.jobs.background import Background
-from recsys_assets.sagemaker_local.jobs.container import HOST, Container
 from recsys_assets.sagemaker_local.store import Description, Kind
 
 DEFAULT_MAX_RUNTIME_SECONDS = 86_400

@@ -12,8 +12,9 @@ import time
 from collections.abc import Mapping
 
 from recsys_assets.sagemaker_local.context import Context
-from recsys_assets.sagemaker_local.jobs import processing, training, transform, tuning
+from recsys_assets.sagemaker_local.jobs import processing, training, tuning
 from recsys_assets.sagemaker_local.jobs.run import Run
+from recsys_assets.sagemaker_local.jobs.transform.job import TransformRun
 from recsys_assets.sagemaker_local.store import (
     PROCESSING_JOB,
     TRAINING_JOB,
@@ -27,7 +28,7 @@ from recsys_assets.sagemaker_local.store import (
 _RUNS: Mapping[Kind, type[Run]] = {
     TRAINING_JOB: training.TrainingRun,
     PROCESSING_JOB: processing.ProcessingRun,
-    TRANSFORM_JOB: transform.TransformRun,
+    TRANSFORM_JOB: TransformRun,
 }
 
 _logger = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recsys_assets.sagemaker_local.containers.container import HOST, Container, ContainerFolder
 from recsys_assets.sagemaker_local.images import Program
 from recsys_assets.sagemaker_local.jobs.background import Background
-from recsys_assets.sagemaker_local.jobs.container import HOST, Container, ContainerFolder
 from recsys_assets.sagemaker_local.jobs.inputs import PipeFeed, download
 from recsys_assets.sagemaker_local.jobs.outputs import FolderMirror, upload_archive
 from recsys_assets.sagemaker_local.jobs.run import (

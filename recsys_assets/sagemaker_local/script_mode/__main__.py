@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from recsys_assets.sagemaker_local.jobs.container import ContainerFolder
-from recsys_assets.sagemaker_local.jobs.private_mount import ROOT
+from recsys_assets.sagemaker_local.containers.container import ContainerFolder
+from recsys_assets.sagemaker_local.containers.private_mount import ROOT
 from recsys_assets.sagemaker_local.script_mode import training
 from recsys_assets.sagemaker_local.script_mode.source import SourceError, fetch_source
 

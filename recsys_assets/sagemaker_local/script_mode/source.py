@@ -7,9 +7,9 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from recsys_assets.sagemaker_local.containers.archives import unpack
+from recsys_assets.sagemaker_local.containers.container import ContainerFolder
 from recsys_assets.sagemaker_local.errors import ServiceError
-from recsys_assets.sagemaker_local.jobs.archives import unpack
-from recsys_assets.sagemaker_local.jobs.container import ContainerFolder
 from recsys_assets.sagemaker_local.s3 import TRANSFER_ERRORS, ObjectStore, S3Uri, path_below
 
 _LIST_INSTALLED = """

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recsys_assets.sagemaker_local.jobs.container import ContainerFolder
+from recsys_assets.sagemaker_local.containers.container import ContainerFolder
 from recsys_assets.sagemaker_local.script_mode.source import SourceError, fetch_source
 
 _KEPT_LINES = 30

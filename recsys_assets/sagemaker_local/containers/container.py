@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from recsys_assets.sagemaker_local.containers.private_mount import ROOT, command_with_opt_ml
 from recsys_assets.sagemaker_local.identity import region
-from recsys_assets.sagemaker_local.jobs.private_mount import ROOT, command_with_opt_ml
 from recsys_assets.sagemaker_local.s3 import path_below
 
 HOST = "algo-1"

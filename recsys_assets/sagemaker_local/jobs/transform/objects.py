@@ -2,7 +2,7 @@
 
 Each is fetched, cut into payloads (``splitting``), answered by the model's server, assembled and
 stored; as many payloads as the job allows are under way at a time. The job's record and the
-server's life are the business of ``transform``.
+server's life are the business of ``job``.
 """
 
 import collections
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from recsys_assets.sagemaker_local.jobs import splitting
-from recsys_assets.sagemaker_local.jobs.data_processing import BadAnswer, DataProcessing
-from recsys_assets.sagemaker_local.jobs.execution_parameters import ExecutionParameters
-from recsys_assets.sagemaker_local.jobs.model_server import InvocationFailed, ModelServer
+from recsys_assets.sagemaker_local.containers.model_server import InvocationFailed, ModelServer
 from recsys_assets.sagemaker_local.jobs.run import JobFailed
-from recsys_assets.sagemaker_local.jobs.splitting import BadInput, Record
+from recsys_assets.sagemaker_local.jobs.transform import splitting
+from recsys_assets.sagemaker_local.jobs.transform.data_processing import BadAnswer, DataProcessing
+from recsys_assets.sagemaker_local.jobs.transform.execution_parameters import ExecutionParameters
+from recsys_assets.sagemaker_local.jobs.transform.splitting import BadInput, Record
 from recsys_assets.sagemaker_local.s3 import TRANSFER_ERRORS, ObjectStore, S3Uri, no_objects
 from recsys_assets.sagemaker_local.store import Description
 

@@ -1,22 +1,22 @@
 """Batch transform jobs: their record, and the run that serves a model to transform S3 objects.
 
 A run starts the model's serving program, has the objects transformed while it is up
-(``transformation``) and ends it.
+(``objects``) and ends it.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recsys_assets.sagemaker_local.jobs.execution_parameters import ExecutionParameters
-from recsys_assets.sagemaker_local.jobs.model_server import (
+from recsys_assets.sagemaker_local.containers.model_server import (
     ModelDataError,
     ModelServer,
     ServerFailed,
     fetch_model,
 )
 from recsys_assets.sagemaker_local.jobs.run import JobFailed, Run, new_job
-from recsys_assets.sagemaker_local.jobs.transformation import Transformation
+from recsys_assets.sagemaker_local.jobs.transform.execution_parameters import ExecutionParameters
+from recsys_assets.sagemaker_local.jobs.transform.objects import Transformation
 from recsys_assets.sagemaker_local.store import TRANSFORM_JOB, Description
 
 

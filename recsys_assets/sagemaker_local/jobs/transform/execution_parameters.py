@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from recsys_assets.sagemaker_local.jobs.model_server import ModelServer, NoAnswer
+from recsys_assets.sagemaker_local.containers.model_server import ModelServer, NoAnswer
 from recsys_assets.sagemaker_local.jobs.run import JobFailed
 from recsys_assets.sagemaker_local.validation import parse_json
 

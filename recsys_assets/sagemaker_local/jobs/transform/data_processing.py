@@ -2,7 +2,7 @@
 
 What of each record the model is sent, and what of the record and the answer is written. Records
 and answers are JSON values here; a CSV row is an array of texts. Cutting objects into records and
-asking the model are the business of others (``splitting``, ``transform``).
+asking the model are the business of others (``splitting``, ``objects``).
 
 Source: "Associate Prediction Results with Input Records" in the Amazon SageMaker developer guide.
 """
@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from recsys_assets.sagemaker_local.errors import validation_error
-from recsys_assets.sagemaker_local.jobs.json_path import Selector
-from recsys_assets.sagemaker_local.jobs.splitting import BadInput, Record
+from recsys_assets.sagemaker_local.jobs.transform.json_path import Selector
+from recsys_assets.sagemaker_local.jobs.transform.splitting import BadInput, Record
 
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
 

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from recsys_assets.sagemaker_local.containers.archives import unpack
+from recsys_assets.sagemaker_local.containers.container import Container, ContainerFolder
 from recsys_assets.sagemaker_local.context import Context
-from recsys_assets.sagemaker_local.jobs.archives import unpack
-from recsys_assets.sagemaker_local.jobs.container import Container, ContainerFolder
 from recsys_assets.sagemaker_local.s3 import S3Uri
 
 STARTUP_SECONDS = 300.0
