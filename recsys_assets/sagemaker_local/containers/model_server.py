@@ -18,8 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from recsys_assets.sagemaker_local.containers.archives import unpack
 from recsys_assets.sagemaker_local.containers.container import Container, ContainerFolder
-from recsys_assets.sagemaker_local.context import Context
-from recsys_assets.sagemaker_local.s3 import S3Uri
+from recsys_assets.sagemaker_local.s3 import ObjectStore, S3Uri
 
 STARTUP_SECONDS = 300.0
 """How long a server may take to answer its first ping, for a model that loads slowly."""
@@ -60,13 +59,15 @@ class Answer:
     body: bytes
 
 
-def fetch_model(context: Context, definition: Mapping[str, Any], folder: Path) -> ContainerFolder:
+def fetch_model(
+    objects: ObjectStore, definition: Mapping[str, Any], folder: Path
+) -> ContainerFolder:
     """Make the ``/opt/ml`` of a serving program, with its model unpacked.
 
     Parameters
     ----------
-    context
-        The endpoint's shared parts.
+    objects
+        Where artefacts are.
     definition
         The model's container definition; without ModelDataUrl it has no files.
     folder
@@ -83,7 +84,7 @@ def fetch_model(context: Context, definition: Mapping[str, Any], folder: Path) -
         source = S3Uri.parse(definition["ModelDataUrl"], "ModelDataUrl")
         archive = folder / "model.tar.gz"
         try:
-            context.objects.download(source, archive)
+            objects.download(source, archive)
             unpack(archive, container_folder.model)
         except (BotoCoreError, ClientError, ValueError) as error:
             raise ModelDataError(f"{source}: {error}") from error
@@ -97,30 +98,33 @@ class ModelServer:
 
     Parameters
     ----------
-    context
-        The endpoint's shared parts.
+    command
+        What serves the model's image.
     definition
-        The model's container definition: its Image and Environment.
+        The model's container definition: its Environment.
     folder
         The program's ``/opt/ml``, from ``fetch_model``.
     environment
         Further variables of the program.
     on_output
         Called with each batch of lines that the program writes.
+    lock
+        As of ``Container``.
     """
 
     def __init__(
         self,
-        context: Context,
+        command: Sequence[str],
         definition: Mapping[str, Any],
         folder: ContainerFolder,
         environment: Mapping[str, str],
         on_output: Callable[[Sequence[str]], None],
+        lock: int,
     ) -> None:
         self._port = _free_port()
         self._connections = self._open_connections()  # kept for further payloads
         self._container = Container(
-            context.images.program(definition["Image"]).serve,
+            command,
             folder,
             {
                 **definition.get("Environment", {}),
@@ -128,7 +132,7 @@ class ModelServer:
                 "SAGEMAKER_BIND_TO_PORT": str(self._port),
             },
             on_output,
-            context.lock,
+            lock,
         )
 
     def await_ready(self, check: Callable[[], None], seconds: float = STARTUP_SECONDS) -> None:

@@ -168,7 +168,7 @@ class Instance:
         shutil.rmtree(self._folder, ignore_errors=True)  # what a failed attempt has left
         self._folder.mkdir(parents=True)
         try:
-            return fetch_model(self._context, self._variant["Container"], self._folder)
+            return fetch_model(self._context.objects, self._variant["Container"], self._folder)
         except ModelDataError as error:
             raise ModelDataError(f"Failed to download model data: {error}") from error
 
@@ -178,7 +178,12 @@ class Instance:
             with self._lock:
                 self._check()
                 server = self._server = ModelServer(
-                    self._context, self._variant["Container"], files, {}, self._log
+                    self._context.images.program(self._variant["Container"]["Image"]).serve,
+                    self._variant["Container"],
+                    files,
+                    {},
+                    self._log,
+                    self._context.lock,
                 )
             server.await_ready(self._check, self._variant["StartupSeconds"])
             self.failure = None

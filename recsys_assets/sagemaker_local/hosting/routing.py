@@ -8,13 +8,11 @@ import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from recsys_assets.sagemaker_local.containers.model_server import Answer
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.identity import ACCOUNT_ID
-
-if TYPE_CHECKING:  # at run time it would import the context, which imports this
-    from recsys_assets.sagemaker_local.containers.model_server import Answer
 
 
 class Instance(Protocol):
@@ -34,7 +32,7 @@ class Instance(Protocol):
     def release(self) -> None:
         """Note that a request has ended."""
 
-    def send(self, payload: bytes, headers: Mapping[str, str]) -> "Answer":
+    def send(self, payload: bytes, headers: Mapping[str, str]) -> Answer:
         """Return the answer to a request."""
 
 

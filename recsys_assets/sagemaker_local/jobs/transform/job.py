@@ -71,12 +71,12 @@ class TransformRun(Run):
             self.note_start(job)
         definition = job["ModelContainer"]
         try:
-            container_folder = fetch_model(self.context, definition, folder)
+            container_folder = fetch_model(self.context.objects, definition, folder)
         except ModelDataError as error:
             raise JobFailed(f"ClientError: Model data download failed: {error}") from error
         stream = self._open_log()
         server = self._server = ModelServer(
-            self.context,
+            self.context.images.program(definition["Image"]).serve,
             definition,
             container_folder,
             {
@@ -84,6 +84,7 @@ class TransformRun(Run):
                 **ExecutionParameters().overridden_by(job).environment(),
             },
             lambda lines: self._log(stream, lines),
+            self.context.lock,
         )
         try:
             server.await_ready(self._check)
