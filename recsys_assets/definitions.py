@@ -75,6 +75,7 @@ def build_defs(
                 selection=_SERVING,
                 description="Register the selected model and put it behind the endpoint.",
             ),
+            serving.stop_serving,
         ],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=_executor(),

@@ -12,8 +12,7 @@ import struct
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from http.client import HTTPConnection, HTTPException
@@ -195,14 +194,13 @@ class Proxy:
         with self._lock:
             self._rules.append(_Rule(fault, action, service, times))
 
-    @contextmanager
-    def cut(self) -> Iterator[None]:
-        """Cut the network for the ``with`` block: every call is hung up on, unanswered."""
+    def cut(self) -> None:
+        """Cut the network: every call is hung up on, unanswered, until it is mended."""
         self._cut = True
-        try:
-            yield
-        finally:
-            self._cut = False
+
+    def mend(self) -> None:
+        """Mend a network that was cut."""
+        self._cut = False
 
     def seen(self, action: str) -> list[Call]:
         """Return the calls of an action so far, the oldest first."""

@@ -92,7 +92,9 @@ _RANGES: Any = {
 class TuningConfig(Config):
     """A search for the hyperparameters with the lowest RMSE on the validate split."""
 
-    strategy: Literal["Random", "Bayesian", "Hyperband", "Grid"] = "Random"
+    # SageMaker has Grid for categories only, and Hyperband not for this algorithm, which tells its
+    # objective once.
+    strategy: Literal["Random", "Bayesian"] = "Random"
     max_jobs: int = Field(default=8, ge=1)
     max_parallel_jobs: int = Field(default=2, ge=1)
     seed: int = Field(default=0, ge=0)

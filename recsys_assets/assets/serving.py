@@ -3,12 +3,23 @@
 What belongs here: registered_model and endpoint, and the gate between them. What does not: making
 and judging models (``models.py``, ``predictions.py``).
 
-They are no part of the main job: an endpoint costs money for as long as it stands.
+They are no part of the main job: an endpoint costs money for as long as it stands, which the job
+``stop_serving`` ends.
 """
 
 from typing import Any
 
-from dagster import AssetExecutionContext, Config, Failure, MetadataValue, Output, asset
+from dagster import (
+    AssetExecutionContext,
+    Config,
+    Failure,
+    MetadataValue,
+    OpExecutionContext,
+    Output,
+    asset,
+    job,
+    op,
+)
 from pydantic import Field
 
 from recsys_assets.assets.models import run_of
@@ -116,6 +127,18 @@ def endpoint(
             "bias_rmse": evaluation["bias_rmse"],
         },
     )
+
+
+@op
+def delete_endpoint(context: OpExecutionContext, sagemaker: SageMaker) -> None:
+    """Delete the endpoint with its configuration and its model; nothing if there is none."""
+    sagemaker.delete_endpoint(context.log.info)
+
+
+@job(description="Delete the endpoint, and so end what it costs.")
+def stop_serving() -> None:
+    """Delete the endpoint."""
+    delete_endpoint()
 
 
 def _require_good(model: dict[str, Any], evaluation: dict[str, Any], margin: float) -> None:

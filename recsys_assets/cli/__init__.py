@@ -102,6 +102,6 @@ def main() -> None:
     """Run the program: a user's mistake is one sentence on stderr and exit status 1."""
     try:
         cli()
-    except UserError as error:
+    except (UserError, SettingsError) as error:
         click.echo(f"recsys-assets: {error}", err=True)
         sys.exit(1)

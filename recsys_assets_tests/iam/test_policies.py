@@ -105,30 +105,34 @@ def recorded(
             "RECSYS_BUCKET": BUCKET,
             "RECSYS_PREFIX": PREFIX,
             "RECSYS_ROLE_ARN": LOCAL_ROLE_ARN,
+            "RECSYS_SAGEMAKER_CONFIG": str(folder / "sagemaker.yaml"),
         }
-        for number, mode in enumerate(("train", "tune")):
+        (folder / "sagemaker.yaml").write_text("poll_seconds: 0.2")
+        state = folder / "state"
+        for mode in ("train", "tune"):
             config = folder / f"{mode}.yaml"
             config.write_text(json.dumps(run_config(mode)))
-            state = folder / str(number)
             recsys(environment, "run", "--state", str(state), "--config", str(config))
-        recsys(environment, "doctor", "--state", str(folder / "0"))
-        serve(environment, folder / "0")
+            # The endpoint is created for the first model and updated to the second.
+            execute(environment, state, "serving", "ops: {endpoint: {config: {margin: 5}}}")
+        execute(environment, state, "stop_serving")
+        recsys(environment, "doctor", "--state", str(state))
         yield {"platform": of_platform.calls, "sagemaker_role": of_jobs.calls}
 
 
-def serve(environment: dict[str, str], state: Path) -> None:
-    """Deploy what a run has made, whatever it is worth."""
-    config = state / "serving.yaml"
-    config.write_text("ops: {endpoint: {config: {margin: 5}}}")
+def execute(environment: dict[str, str], state: Path, job: str, config: str = "{}") -> None:
+    """Execute a job of the platform as a person types it."""
+    path = state / "config.yaml"
+    path.write_text(config)
     places = {
         "DAGSTER_HOME": str(PROJECT),
         "RECSYS_STATE": str(state),
         "RECSYS_DAGSTER_STORAGE": str(state / "dagster"),
         "RECSYS_DAGSTER_LOGS": str(state / "dagster" / "logs"),
     }
-    job = ["-m", "recsys_assets.definitions", "-j", "serving", "-c", str(config)]
+    named = ["-m", "recsys_assets.definitions", "-j", job, "-c", str(path)]
     done = subprocess.run(
-        [sys.executable, "-m", "dagster", "job", "execute", *job],
+        [sys.executable, "-m", "dagster", "job", "execute", *named],
         env=environment | places,
         capture_output=True,
         text=True,

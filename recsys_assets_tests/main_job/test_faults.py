@@ -45,7 +45,7 @@ class Deployment:
         self._credentials_read = folder / "credentials_read"
         config = folder / "sagemaker.yaml"
         config.write_text("poll_seconds: 0.2\ntags: {team: tests}\n")
-        self._variables = {
+        self.variables = {
             **proxy.environment(),
             "AWS_CONFIG_FILE": str(self._aws_config()),
             "AWS_REGION": services.region,
@@ -75,16 +75,13 @@ class Deployment:
         path.write_text(f"[default]\ncredential_process = sh -c {shlex.quote(script)}\n")
         return path
 
-    def with_patience(self, seconds: str) -> None:
-        self._variables["RECSYS_PATIENCE_SECONDS"] = seconds
-
     def start(self, *, retry: bool = False) -> Started:
         folder = self.folder / f"run{len([*self.folder.iterdir()])}"
         if retry:
-            self.run = Started(folder, self.state, program=RETRY, **self._variables)
+            self.run = Started(folder, self.state, program=RETRY, **self.variables)
         else:
             options = ("--state", self.state, "--config", self.job_config)
-            self.run = Started(folder, "run", *options, **self._variables)
+            self.run = Started(folder, "run", *options, **self.variables)
         return self.run
 
     def killing(self, number: signal.Signals, *, reached: bool) -> Fault:
@@ -133,6 +130,7 @@ def names(calls: list[Call], member: str = "TrainingJobName") -> set[str]:
 
 
 def succeeded(run: Started) -> None:
+    run.process.wait(timeout=300)
     done = run.ended()
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -204,12 +202,11 @@ def cutting(proxy: Proxy, calls: int) -> Fault:
 
     def fault(call: Call, forward: Forward) -> None:
         before = len(proxy.calls)
-        cut = proxy.cut()
-        cut.__enter__()
+        proxy.cut()
 
         def mend() -> None:
             eventually(lambda: len(proxy.calls) >= before + calls)
-            cut.__exit__(None, None, None)
+            proxy.mend()
 
         threading.Thread(target=mend).start()
 
@@ -220,15 +217,14 @@ def cutting(proxy: Proxy, calls: int) -> Fault:
 def test_a_network_that_is_cut_for_a_minute_costs_nothing_but_the_minute(
     deployment: Deployment, proxy: Proxy
 ) -> None:
-    deployment.with_patience("300")
+    deployment.variables["RECSYS_PATIENCE_SECONDS"] = "300"
     minute = threading.Event()
 
     def cut(call: Call, forward: Forward) -> None:
-        cut = proxy.cut()
-        cut.__enter__()
+        proxy.cut()
 
         def mend() -> None:
-            cut.__exit__(None, None, None)
+            proxy.mend()
             minute.set()
 
         threading.Timer(60, mend).start()

@@ -133,7 +133,8 @@ def test_uploads_are_patient_too(proxy: Proxy, client: Callable[..., Any]) -> No
 
 
 def test_patience_ends(proxy: Proxy, client: Callable[..., Any]) -> None:
-    with proxy.cut(), pytest.raises(ConnectionClosedError):
+    proxy.cut()
+    with pytest.raises(ConnectionClosedError):
         client("sagemaker", patience_seconds=0.2).list_training_jobs()
     assert len(proxy.calls) > 2
 

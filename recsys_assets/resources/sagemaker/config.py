@@ -47,9 +47,7 @@ class TrainingConfig(_Group):
     """Training jobs, alone or in a search."""
 
     instance_type: str = "ml.m5.xlarge"
-    instance_count: int = Field(
-        default=1, ge=1, description="Each instance reads all rows and trains on its batches."
-    )
+    instance_count: int = Field(default=1, ge=1, description="Each instance reads all rows.")
     volume_gb: int = Field(default=30, ge=1, description="Storage of each instance, in GB.")
     max_runtime_seconds: int = Field(default=_DAY, ge=1, description="SageMaker then stops a job.")
     input_mode: Literal["File", "Pipe"] = Field(

@@ -9,10 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
 from dagster import Failure
 
-from recsys_assets.resources.patience import Tries
 from recsys_assets.resources.sagemaker.jobs import ENDPOINT, ENDPOINT_CONFIG, MODEL, Remote
 
 _SETTLED = ("InService", "Failed", "OutOfService", "UpdateRollbackFailed")
@@ -62,7 +60,11 @@ class Deployment:
             self._endpoint.create({"EndpointConfigName": config_name, "Tags": tags})
         elif found["EndpointConfigName"] != config_name:
             self._require_in_service(found)
-            self._update(config_name)
+            self._endpoint.change(
+                "update",
+                {"EndpointConfigName": config_name},
+                lambda found: found is not None and found["EndpointStatus"] == "Updating",
+            )
         found = self._settled()
         if found is None:
             raise Failure(f"Endpoint {name} was deleted while it was waited for.")
@@ -76,7 +78,13 @@ class Deployment:
         return found
 
     def delete(self) -> None:
-        """Delete the endpoint, its configuration and its models, whatever of them there is."""
+        """Delete the endpoint, its configuration and its models, whatever of them there is.
+
+        Raises
+        ------
+        Failure
+            If the endpoint is still there afterwards.
+        """
         found = self._settled()
         if found is None:
             return
@@ -89,26 +97,10 @@ class Deployment:
             for variant in described["ProductionVariants"]
         ]
         for remote in (self._endpoint, config, *models):
-            if remote.describe() is not None:
-                remote.call("delete")
-        self._settled()
-
-    def _update(self, config_name: str) -> None:
-        """Ask for another configuration; if the answer is lost, a look decides."""
-        tries = Tries(self._patience_seconds)
-        while True:
-            try:
-                self._endpoint.call("update", EndpointConfigName=config_name)
-            except (BotoCoreError, ClientError) as error:
-                found = self._endpoint.describe() or {}
-                if found.get("EndpointStatus") == "Updating":
-                    return
-                pause = tries.pause_after(error)
-                if pause is None:
-                    raise
-                time.sleep(pause)
-            else:
-                return
+            remote.delete()
+        left = self._settled()
+        if left is not None:
+            raise Failure(f"Endpoint {found['EndpointName']} is still {left['EndpointStatus']}.")
 
     def _settled(self) -> dict[str, Any] | None:
         """Wait until nothing is under way; return the description, None if there is no endpoint."""
@@ -128,6 +120,6 @@ class Deployment:
             raise Failure(
                 f"Endpoint {self._endpoint.name} is {found['EndpointStatus']}: "
                 f"{found.get('FailureReason', 'no reason given')}. SageMaker cannot mend it; "
-                "delete it (aws sagemaker delete-endpoint) and try again.",
+                "delete it (job stop_serving) and try again.",
                 allow_retries=False,
             )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
-from dagster import Failure, MetadataValue
+from dagster import Failure, MetadataValue, get_dagster_logger
 
 from recsys_assets.resources.interrupts import uninterrupted
 from recsys_assets.resources.patience import Tries, passes_by_itself
@@ -119,10 +119,26 @@ class Remote:
             raise
 
     def create(self, request: Request) -> None:
-        """Create it, unless it has come into being in the meantime.
+        """Create it, unless it has come into being in the meantime; raises as :meth:`change`."""
+        require_valid(f"Create{self.kind.noun}", {self.kind.name_field: self.name, **request})
+        self.change("create", request, lambda found: found is not None)
+
+    def change(
+        self, verb: str, request: Request, is_done: Callable[[dict[str, Any] | None], bool]
+    ) -> None:
+        """Have SageMaker create or update it.
 
         After an error it is not simply asked for again: the request may have been obeyed and its
         answer lost, or another process of this run may have been faster. A look decides.
+
+        Parameters
+        ----------
+        verb
+            ``create`` or ``update``.
+        request
+            All but the name.
+        is_done
+            Tells from a description (None if there is nothing) whether nothing is left to ask for.
 
         Raises
         ------
@@ -131,20 +147,24 @@ class Remote:
         botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError
             If patience ends.
         """
-        require_valid(f"Create{self.kind.noun}", {self.kind.name_field: self.name, **request})
         tries = Tries(self._patience_seconds)
         while True:
             try:
-                self.call("create", **request)
+                self.call(verb, **request)
             except (BotoCoreError, ClientError) as error:
-                if self.describe() is not None:
+                if is_done(self.describe()):
                     return
                 pause = tries.pause_after(error)
                 if pause is None:
-                    raise self._refused(error) from error
+                    raise self._refused(verb, error) from error
+                get_dagster_logger().warning(f"{verb} {self.name}: {error}; again in {pause:.1f} s")
                 time.sleep(pause)
             else:
                 return
+
+    def delete(self) -> None:
+        """Delete it; nothing happens if there is no such thing."""
+        self._call_if_there("delete")
 
     def call(self, verb: str, **parameters: Any) -> dict[str, Any]:
         """Call one of the actions that SageMaker has for it."""
@@ -152,13 +172,20 @@ class Remote:
         answer: dict[str, Any] = method(**{self.kind.name_field: self.name}, **parameters)
         return answer
 
-    def _refused(self, error: Exception) -> Exception:
+    def _call_if_there(self, verb: str) -> None:
+        try:
+            self.call(verb)
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _ABSENT:
+                raise
+
+    def _refused(self, verb: str, error: Exception) -> Exception:
         """Return the failure of a request that SageMaker refuses; other errors as they are."""
         if not isinstance(error, ClientError) or passes_by_itself(error):
             return error
         code, message = error.response["Error"]["Code"], error.response["Error"]["Message"]
         return Failure(
-            f"SageMaker does not create {self.name}: {message} ({code})",
+            f"SageMaker does not {verb} {self.name}: {message} ({code})",
             allow_retries=code in _LATER,
         )
 
@@ -215,11 +242,7 @@ class RemoteJob(Remote):
 
     def stop(self) -> None:
         """Ask SageMaker to stop the job; nothing happens if it has ended or was never created."""
-        try:
-            self.call("stop")
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in _ABSENT:
-                raise
+        self._call_if_there("stop")
 
     def follow(
         self,

@@ -10,6 +10,8 @@ import recsys_assets
 from recsys_assets.definitions import build_defs, build_resources
 from recsys_assets.resources.sagemaker import SageMaker, configured_sagemaker
 from recsys_assets.settings import Settings, SettingsError
+from recsys_assets_tests.main_job.command import only_sentence
+from recsys_assets_tests.main_job.command import recsys_assets as recsys_assets_command
 
 PROJECT = Path(recsys_assets.__file__).parent.parent
 PLATFORM = {
@@ -145,3 +147,11 @@ def test_definitions_with_every_setting_load_without_credentials(
     }
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
     build_defs(settings(tmp_path, **variables)).resolve_all_job_defs()
+
+
+def test_the_command_tells_a_mistake_in_one_sentence(tmp_path: Path) -> None:
+    path = written(tmp_path, "training: {volume_gb: lots}")
+    done = recsys_assets_command(
+        "run", "--state", tmp_path / "state", RECSYS_ENV="aws", RECSYS_SAGEMAKER_CONFIG=str(path)
+    )
+    assert only_sentence(done).startswith(f"{path}: training.volume_gb: ")
