@@ -10,7 +10,7 @@ STATE ?= .recsys
 PORT ?= 3000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run ui test test-slow check clean
+.PHONY: help install run ui test test-slow contracts check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,11 @@ test: $(VENV)/installed ## run the tests
 
 test-slow: $(VENV)/installed ## run the tests that take minutes too
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+contracts: $(VENV)/installed ## run unmodified AWS clients on the local services and write docs/clients.md
+	@status=0; \
+	RECSYS_TEST_WRITE_RESULTS=1 $(BIN)/python -m pytest -m slow recsys_assets_tests/contract || status=$$?; \
+	$(BIN)/python -m recsys_assets_tests.contract.page; exit $$status
 
 check: $(VENV)/installed ## lint, types and the rules of who may import what
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from recsys_assets.domain.factorization_machine.model import FactorizationMachin
 from recsys_assets.domain.recordio import encode_recordio
 
 CUSTOMERS, VIDEOS, ROWS, UNLABELLED_ROWS = 30, 20, 400, 40
+MANY_ROWS = 20_000  # sent one by one, they take long enough to be stopped
 FEATURE_DIM = CUSTOMERS + VIDEOS
 _CHUNK = 25  # rows of the first of two files
 
@@ -50,6 +51,7 @@ class Data:
             "test/part-0.pbr": encode_recordio(*self.test),
             "unlabelled/chunk-0.pbr": encode_recordio(rows[:_CHUNK]),
             "unlabelled/chunk-1.pbr": encode_recordio(rows[_CHUNK:]),
+            "many/part-0.pbr": encode_recordio(_ratings(3, MANY_ROWS)[0]),
             "lines/rows.jsonl": "".join(map(_json_line, rows)).encode(),
         }
         for key, content in objects.items():
@@ -99,14 +101,14 @@ class Data:
             return read_model_archive(path)
 
 
-def _ratings(seed: int) -> tuple[csr_matrix, Floats]:
+def _ratings(seed: int, rows: int = ROWS) -> tuple[csr_matrix, Floats]:
     """Return one-hot customers and videos, and stars that depend on the video."""
     generator = np.random.default_rng(seed)
-    customers = generator.integers(CUSTOMERS, size=ROWS)
-    videos = generator.integers(VIDEOS, size=ROWS)
+    customers = generator.integers(CUSTOMERS, size=rows)
+    videos = generator.integers(VIDEOS, size=rows)
     columns = np.stack([customers, CUSTOMERS + videos], axis=1).ravel()
-    values = np.ones(2 * ROWS, dtype=np.float32)
-    X = csr_matrix((values, columns, np.arange(0, 2 * ROWS + 1, 2)), shape=(ROWS, FEATURE_DIM))
+    values = np.ones(2 * rows, dtype=np.float32)
+    X = csr_matrix((values, columns, np.arange(0, 2 * rows + 1, 2)), shape=(rows, FEATURE_DIM))
     return X, (1 + videos % 5).astype(np.float32)
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recsys_assets.sagemaker_local.containers.private_mount import private_mounts_work
 from recsys_assets.sagemaker_local.validation import service_model, violations
 from recsys_assets.services.clients import isolated_session
 from recsys_assets.services.record import Services
@@ -33,10 +34,12 @@ from recsys_assets_tests.proxy import Answer, Call, Forward, Proxy
 RESULTS = Path(__file__).with_name("results")
 """One JSON file a client, of the last time that all were run."""
 
-_PROGRAMS = Path(__file__).with_name("clients")
+PROGRAMS = Path(__file__).with_name("clients")
+"""The clients' programs."""
+
 _MINUTES = 20  # until a program that hangs is given up
 
-_SDK_DEFAULTS = _PROGRAMS / "sagemaker_defaults.yaml"
+_SDK_DEFAULTS = PROGRAMS / "sagemaker_defaults.yaml"
 _SDK_SETTINGS = {"SAGEMAKER_USER_CONFIG_OVERRIDE": str(_SDK_DEFAULTS)}
 
 
@@ -59,7 +62,7 @@ class Client:
     title: str
     environment: Environment
     program: str
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def results(self) -> Path:
@@ -157,10 +160,11 @@ def run_client(client: Client, python: Path, services: Services, folder: Path) -
             **exported(services),
             **proxy.environment(),
             "CONTRACT_FEATURE_DIM": str(FEATURE_DIM),
+            "CONTRACT_HAS_OPT_ML": "yes" if private_mounts_work() else "",
             **client.settings,
         }
         done = subprocess.run(
-            [python, _PROGRAMS / client.program, report],
+            [python, PROGRAMS / client.program, report],
             cwd=folder,
             env=environment,
             stdout=output,

@@ -9,11 +9,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import api_requests
-from cases import BUCKET, DATA, Evidence, case, once, report, s3_key, scores_in, unique
+from cases import (
+    BUCKET,
+    DATA,
+    Evidence,
+    case,
+    needs_opt_ml,
+    once,
+    report,
+    s3_key,
+    scores_in,
+    unique,
+)
 
 RUN = unique("af")
 DAGS = Path(__file__).parent / "dags"
@@ -22,8 +32,7 @@ DAGS = Path(__file__).parent / "dags"
 @once
 def tasks() -> dict[str, Any]:
     """Run the DAG and return its task instances by task."""
-    # Airflow reads these when it is imported.
-    os.environ["AIRFLOW_HOME"] = mkdtemp()
+    # Airflow reads these when it is imported; it lives in the home folder.
     os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
     os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(DAGS)
     os.environ["CONTRACT_RUN"] = RUN
@@ -170,6 +179,7 @@ def assert_copied(name: str) -> None:
 
 @case("SageMakerProcessingOperator")
 def _() -> Evidence:
+    needs_opt_ml()
     job = returned("process")["Processing"]
     assert job["ProcessingJobStatus"] == "Completed", job
     assert_copied(f"{RUN}-process")
@@ -178,6 +188,7 @@ def _() -> Evidence:
 
 @case("SageMakerProcessingOperator gives a taken name a timestamp")
 def _() -> Evidence:
+    needs_opt_ml()
     job = returned("process_again")["Processing"]
     assert job["ProcessingJobName"].startswith(f"{RUN}-process-"), job
     return None
@@ -185,6 +196,7 @@ def _() -> Evidence:
 
 @case("SageMakerProcessingOperator, deferrable")
 def _() -> Evidence:
+    needs_opt_ml()
     returned("process_deferred")
     assert_copied(f"{RUN}-pdef")
     return None
@@ -192,6 +204,7 @@ def _() -> Evidence:
 
 @case("SageMakerProcessingSensor")
 def _() -> Evidence:
+    needs_opt_ml()
     returned("processing_sensor")
     return None
 

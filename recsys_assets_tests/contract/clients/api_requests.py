@@ -82,6 +82,14 @@ def transform(name: str, of_model: str) -> Request:
     }
 
 
+def long_transform(name: str, of_model: str) -> Request:
+    """Return a request for a job that takes long enough to be stopped."""
+    request = transform(name, of_model)
+    source = request["TransformInput"]["DataSource"]["S3DataSource"]
+    source["S3Uri"] = f"{DATA}/many/"
+    return request | {"BatchStrategy": "SingleRecord"}
+
+
 def endpoint_config(name: str, of_model: str) -> Request:
     variant = {
         "VariantName": "all",

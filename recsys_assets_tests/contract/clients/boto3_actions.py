@@ -25,6 +25,7 @@ from cases import (
     Evidence,
     case,
     eventually,
+    needs_opt_ml,
     once,
     report,
     s3_key,
@@ -147,7 +148,7 @@ def transformed() -> str:
 def stopped_transform() -> str:
     """Name of a transform job that was stopped."""
     name = f"{RUN}-stopped"
-    call("CreateTransformJob", **api_requests.transform(name, models()[0]))
+    call("CreateTransformJob", **api_requests.long_transform(name, models()[0]))
     call("StopTransformJob", TransformJobName=name)
     ended("DescribeTransformJob", "TransformJob", name)
     return name
@@ -156,6 +157,7 @@ def stopped_transform() -> str:
 @once
 def processed() -> str:
     """Name of a processing job that has completed."""
+    needs_opt_ml()
     name = f"{RUN}-processed"
     call("CreateProcessingJob", **api_requests.processing(name, *api_requests.COPY))
     waiter = client("sagemaker").get_waiter("processing_job_completed_or_stopped")
@@ -166,6 +168,7 @@ def processed() -> str:
 @once
 def stopped_processing() -> str:
     """Name of a processing job that was stopped while it ran."""
+    needs_opt_ml()
     name = f"{RUN}-stopped"
     call("CreateProcessingJob", **api_requests.processing(name, "sleep", "600"))
     call("StopProcessingJob", ProcessingJobName=name)

@@ -24,7 +24,7 @@ BUCKET = os.environ["RECSYS_BUCKET"]
 ROLE = os.environ["RECSYS_ROLE_ARN"]
 REGION = os.environ["AWS_DEFAULT_REGION"]
 DATA = f"s3://{BUCKET}/contract"
-"""Where the data lie: ``train/``, ``test/``, ``unlabelled/`` and ``lines/``."""
+"""Where the data lie: ``train/``, ``test/``, ``unlabelled/``, ``many/`` and ``lines/``."""
 IMAGE = f"382416733822.dkr.ecr.{REGION}.amazonaws.com/factorization-machines:1"
 RECORDIO = "application/x-recordio-protobuf"
 JSON_LINES = "application/jsonlines"
@@ -51,6 +51,12 @@ Evidence = dict[str, Any] | None
 
 class NotRun(Exception):  # noqa: N818 - an outcome, not an error
     """A case that cannot be run here; the message says why."""
+
+
+def needs_opt_ml() -> None:
+    """Leave a case out where the endpoint cannot give programs their /opt/ml (see its docs)."""
+    if not os.environ["CONTRACT_HAS_OPT_ML"]:
+        raise NotRun("runs a program of its own, which finds no /opt/ml on this machine")
 
 
 _CASES: dict[str, Callable[[], Evidence]] = {}

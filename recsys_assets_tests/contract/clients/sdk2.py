@@ -25,6 +25,7 @@ from cases import (
     NotRun,
     case,
     eventually,
+    needs_opt_ml,
     once,
     raises,
     report,
@@ -115,6 +116,16 @@ def _() -> Evidence:
     assert "#quality_metric" in printed, printed
     assert "Training seconds: " in printed, printed
     return evidence(fitted.latest_training_job.name)
+
+
+@case("`Estimator.fit` in Pipe mode")
+def _() -> Evidence:
+    piped = estimator()
+    piped.input_mode = "Pipe"
+    piped.fit(INPUTS, logs=False)
+    name = piped.latest_training_job.name
+    assert described(name)["AlgorithmSpecification"]["TrainingInputMode"] == "Pipe"
+    return evidence(name)
 
 
 @case("`Estimator.logs` of a job that has ended")
@@ -213,10 +224,10 @@ def _() -> Evidence:
 
 @case("`Transformer.stop_transform_job`")
 def _() -> Evidence:
-    transformer = trained()[0].transformer(**INSTANCE, output_path=f"{DATA}/scores/stopped")
-    transformer.transform(
-        f"{DATA}/unlabelled/", content_type=RECORDIO, split_type="RecordIO", wait=False
+    transformer = trained()[0].transformer(
+        **INSTANCE, strategy="SingleRecord", output_path=f"{DATA}/scores/stopped"
     )
+    transformer.transform(f"{DATA}/many/", content_type=RECORDIO, split_type="RecordIO", wait=False)
     transformer.stop_transform_job()
     name = transformer.latest_transform_job.name
     job = SESSION.describe_transform_job(name)
@@ -271,6 +282,15 @@ def _() -> Evidence:
     return None
 
 
+@case("`HyperparameterTuner.identical_dataset_and_algorithm_tuner`: a warm start")
+def _() -> Evidence:
+    job = tuned().identical_dataset_and_algorithm_tuner()
+    job.max_jobs, job.strategy = 2, "Bayesian"
+    job.fit(INPUTS)
+    assert job.describe()["HyperParameterTuningJobStatus"] == "Completed", job.describe()
+    return evidence(job.best_training_job())
+
+
 @case("`HyperparameterTuner` with `FactorizationMachines`, Bayesian")
 def _() -> Evidence:
     fm = factorization_machines()
@@ -306,6 +326,7 @@ def _() -> Evidence:
 
 @case("`ScriptProcessor.run` with a script of one's own")
 def _() -> Evidence:
+    needs_opt_ml()
     script = Path("copy.py").absolute()
     script.write_text(COPYING_SCRIPT)
     target = f"{DATA}/processed/{unique('sdk2')}"

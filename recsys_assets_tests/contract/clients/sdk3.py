@@ -24,6 +24,7 @@ from cases import (
     NotRun,
     case,
     eventually,
+    needs_opt_ml,
     once,
     raises,
     report,
@@ -202,12 +203,11 @@ def _() -> Evidence:
         model().model_name,
         1,
         "ml.m5.large",
+        strategy="SingleRecord",
         output_path=f"{DATA}/scores/stopped",
         sagemaker_session=SESSION,
     )
-    transformer.transform(
-        f"{DATA}/unlabelled/", content_type=RECORDIO, split_type="RecordIO", wait=False
-    )
+    transformer.transform(f"{DATA}/many/", content_type=RECORDIO, split_type="RecordIO", wait=False)
     transformer.stop_transform_job()
     job = transformer.latest_transform_job
     job.refresh()
@@ -283,6 +283,7 @@ def _() -> Evidence:
 
 @case("`ScriptProcessor.run` with a script of one's own")
 def _() -> Evidence:
+    needs_opt_ml()
     script = Path("copy.py").absolute()
     script.write_text(COPYING_SCRIPT)
     target = f"{DATA}/processed/{unique('sdk3')}"
@@ -319,6 +320,7 @@ def _() -> Evidence:
 
 @case("`ModelTrainer.train` with source code of one's own")
 def _() -> Evidence:
+    needs_opt_ml()
     source = Path("source").absolute()
     source.mkdir()
     program = 'import pathlib; pathlib.Path("/opt/ml/model/made").write_text("by a script")'

@@ -573,7 +573,11 @@ def test_two_movielens_ratings_files_in_one_folder_are_an_error(tmp_path: Path) 
         ("x.tsv", b"customer_id\tproduct_id\n1\t2\n", "needs the column star_rating; it has cus"),
         ("x.zst", b"\x28\xb5\x2f\xfd1234", "compressed with Zstandard; expected gzip or no com"),
         ("x.zip", b"PK\x03\x04....", "compressed with zip"),
-        ("x.gz", gzip.compress(AMAZON_HEADER, mtime=0)[:30], "truncated gzip within its first line"),
+        (
+            "x.gz",
+            gzip.compress(AMAZON_HEADER, mtime=0)[:30],
+            "truncated gzip within its first line",
+        ),
         ("header.tsv", AMAZON_HEADER + b"\n", "expected ratings, got a header and no rows"),
         (
             "bad.tsv",
