@@ -272,7 +272,7 @@ def _course(losses: Mapping[int, float]) -> dict[str, Any]:
 
 def _shown(record: dict[str, Any]) -> dict[str, Any]:
     return {
-        "job_name": record["job_name"],
+        "training_job": record["job_name"],
         "artefact": MetadataValue.text(record["artefact"]),
         "hyperparameters": MetadataValue.json(record["hyperparameters"]),
         **record["metrics"],

@@ -71,7 +71,6 @@ def batch_predictions(
         frame,
         metadata={
             **job.metadata(sagemaker.links(), (ended - began).total_seconds()),
-            "transform_job": job.name,
             "model": selected_model.content["job_name"],
             "head": MetadataValue.md(frame_as_markdown(frame.head(10))),
         },

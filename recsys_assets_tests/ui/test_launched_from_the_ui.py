@@ -184,12 +184,12 @@ def test_assets_made_one_at_a_time_build_on_each_other(
     model = models_alone["fm_model"]
     assert model.status == "SUCCESS", model.failures
     assert set(model.made) == {"fm_model"}
-    job = model.made["fm_model"]["job_name"]
+    job = model.made["fm_model"]["training_job"]
 
     assert selected_alone.status == "SUCCESS", selected_alone.failures
     assert set(selected_alone.made) == {"selected_model"}
     assert selected_alone.made["selected_model"]["selected"] == "fm_model"
-    assert selected_alone.made["selected_model"]["job_name"] == job
+    assert selected_alone.made["selected_model"]["training_job"] == job
 
     for asset, run in predictions_alone.items():
         assert run.status == "SUCCESS", run.failures
@@ -215,9 +215,9 @@ def test_a_search_is_tracked_as_a_parent_with_a_child_for_each_trial(
         assert len(mlflow.get_metric_history(child.info.run_id, "train_rmse")) == 2
     results = {job_of(child): child.data.metrics["validate_rmse"] for child in children}
     assert parent.data.metrics["validate_rmse"] == min(results.values())
-    assert run.made["tuned_model"]["job_name"] == min(results, key=lambda name: results[name])
+    assert run.made["tuned_model"]["training_job"] == min(results, key=lambda name: results[name])
     (evaluated,) = [child for child in children if "test_rmse" in child.data.metrics]
-    assert job_of(evaluated) == run.made["tuned_model"]["job_name"]
+    assert job_of(evaluated) == run.made["tuned_model"]["training_job"]
 
 
 def test_a_cancelled_run_stops_its_training_job(
@@ -290,7 +290,7 @@ def test_a_retry_makes_what_is_missing_from_what_its_forerunner_made(
     assert set(run.made) - {"filtered_ratings"} == missing
     assert tracked_runs(mlflow, run.run_id) == []  # nothing was trained again
     predictions = run.made["batch_predictions"]
-    assert predictions["model"] == stopped_run.made["selected_model"]["job_name"]
+    assert predictions["model"] == stopped_run.made["selected_model"]["training_job"]
     transform = sagemaker.describe_transform_job(TransformJobName=predictions["transform_job"])
     source = transform["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
     assert source == stopped_run.made["protobuf_test"]["dagster/uri"]

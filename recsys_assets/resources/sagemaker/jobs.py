@@ -292,8 +292,12 @@ class RemoteJob(Remote):
     def metadata(
         self, links: Links, billable_seconds: float, artefact: str | None = None
     ) -> dict[str, Any]:
-        """Return what an asset shows of the job that made it: links to it, and its cost."""
-        shown: dict[str, Any] = {"job": links.resource(self.kind.noun, self.name)}
+        """Return what an asset shows of the job that made it: links to it, and its cost.
+
+        The key of the job itself is ``training_job``, ``tuning_job`` or ``transform_job``.
+        """
+        key = "_".join(self.kind.words.split()[-2:])
+        shown: dict[str, Any] = {key: links.resource(self.kind.noun, self.name)}
         if self.kind.log_group is not None:
             shown["log"] = links.log(self.kind.log_group, self.name)
         if artefact is not None:

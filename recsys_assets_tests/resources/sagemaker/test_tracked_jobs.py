@@ -116,7 +116,7 @@ def test_states_and_losses_stand_in_the_log_in_events_and_in_the_metadata(
     assert [message for message in messages if message not in step.messages] == []
     shown = {name: getattr(value, "value", value) for name, value in step.trained.metadata.items()}
     assert shown == {
-        "job": job,
+        "training_job": job,
         "log": f"/aws/sagemaker/TrainingJobs: {job}/",
         "artefact": step.trained.record["artefact"],
         "billable_seconds": step.trained.record["billable_seconds"],
@@ -142,7 +142,7 @@ def test_a_search_counts_the_seconds_of_all_its_jobs_and_shows_the_losses_of_the
     assert seconds > 0
     assert step.trained.metadata["billable_seconds"] == round(seconds)
     assert [*step.trained.losses] == [0, 1, 2]
-    assert step.trained.metadata["job"].value == record["tuning_job"]
+    assert step.trained.metadata["tuning_job"].value == record["tuning_job"]
 
 
 def test_a_search_that_fails_tells_why_its_training_jobs_did(
