@@ -28,7 +28,7 @@ from recsys_assets.sagemaker_local.authentication import Authenticator
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.protocols import REST_SERVICE, Json, Query, RestJson, Wire
-from recsys_assets.sagemaker_local.validation import service_model
+from recsys_assets.service_model import service_model
 
 LARGEST_REQUEST = 1 << 20
 """Bytes that a request's body may have, where the service model does not say.

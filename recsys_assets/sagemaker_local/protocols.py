@@ -18,7 +18,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 
 from recsys_assets.sagemaker_local.errors import ServiceError
-from recsys_assets.sagemaker_local.validation import parse_json, service_model
+from recsys_assets.sagemaker_local.validation import parse_json
+from recsys_assets.service_model import service_model
 
 _JSON_TARGETS = {"SageMaker": "sagemaker", "Logs_20140328": "logs"}
 

@@ -11,22 +11,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from botocore.model import OperationModel, Shape, StructureShape
+from botocore.model import OperationModel, StructureShape
 
-from recsys_assets import service_model as models
 from recsys_assets.sagemaker_local.errors import ServiceError, validation_error
-from recsys_assets.service_model import project, service_model
-
-__all__ = [
-    "ANY",
-    "Supported",
-    "check_request",
-    "parse_json",
-    "project",
-    "refuse_unsupported",
-    "service_model",
-    "violations",
-]
+from recsys_assets.service_model import WrongTypeError, violations
 
 ANY: None = None
 """In a table of supported members: every value that the service model allows."""
@@ -66,7 +54,10 @@ def check_request(operation: OperationModel, request: object) -> dict[str, Any]:
     """
     shape = operation.input_shape or StructureShape("Empty", {"type": "structure"})
     cleaned = _without_nulls(request)
-    found = list(itertools.islice(violations(shape, cleaned), _MOST_TOLD))
+    try:
+        found = list(itertools.islice(violations(shape, cleaned), _MOST_TOLD))
+    except WrongTypeError as error:
+        raise ServiceError("SerializationException", str(error)) from error
     if found:
         plural = "s" if len(found) > 1 else ""
         raise validation_error(
@@ -74,20 +65,6 @@ def check_request(operation: OperationModel, request: object) -> dict[str, Any]:
         )
     assert isinstance(cleaned, dict)  # noqa: S101 - a structure shape admits nothing else
     return cleaned
-
-
-def violations(shape: Shape, value: Any) -> Iterator[str]:
-    """Yield what is wrong with a value, one AWS-worded sentence each.
-
-    Raises
-    ------
-    ServiceError
-        ``SerializationException`` where the JSON type is wrong: nothing inside can be judged then.
-    """
-    try:
-        yield from models.violations(shape, value)
-    except models.WrongTypeError as error:
-        raise ServiceError("SerializationException", str(error)) from error
 
 
 def refuse_unsupported(request: Mapping[str, Any], supported: Supported) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from recsys_assets.sagemaker_local.containers.private_mount import private_mounts_work
-from recsys_assets.sagemaker_local.validation import service_model, violations
+from recsys_assets.service_model import service_model, violations
 from recsys_assets.services.clients import isolated_session
 from recsys_assets.services.record import Services
 from recsys_assets_tests.contract.data import FEATURE_DIM, Data

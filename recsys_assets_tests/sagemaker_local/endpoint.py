@@ -21,7 +21,7 @@ import boto3
 import httpx
 from botocore.config import Config
 
-from recsys_assets.sagemaker_local.validation import service_model, violations
+from recsys_assets.service_model import service_model, violations
 
 BUCKET = "endpoint-tests"
 ROLE = "arn:aws:iam::123456789012:role/sagemaker"

@@ -9,15 +9,18 @@ from botocore.model import ListShape, MapShape, Shape, StringShape, StructureSha
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys_assets.sagemaker_local.api import ACTIONS, perform
+from recsys_assets.sagemaker_local.api import ACTIONS, InvalidAnswer, perform
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.images import Images, Program
 from recsys_assets.sagemaker_local.s3 import ObjectStore, S3Uri
 from recsys_assets.sagemaker_local.store import Store
-from recsys_assets.sagemaker_local.validation import parse_json, service_model, violations
+from recsys_assets.sagemaker_local.validation import parse_json
+from recsys_assets.service_model import WrongTypeError, service_model, violations
 
-CALLS = [(service, action) for service in ("sagemaker", "logs") for action in ACTIONS[service]]
+CALLS = [
+    (service, action) for service in ("sagemaker", "logs", "iam") for action in ACTIONS[service]
+]
 
 # What gets past the model into the actions, and some that should not.
 CANDIDATES: list[object] = [
@@ -37,7 +40,7 @@ JUNK = st.text(max_size=3) | st.sampled_from([-1, 1 << 31, 1 << 63, 10**30, 1e30
 def fits(shape: Shape, value: object) -> bool:
     try:
         return not list(violations(shape, value))
-    except ServiceError:
+    except WrongTypeError:
         return False
 
 
@@ -223,14 +226,24 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
 def check_answer(context: Context, service: str, action: str, request: object) -> None:
     """Check that a request is refused in AWS's form or answered as the model has it."""
     try:
-        response = perform(context, service, action, request)
+        perform(context, service, action, request)  # raises for an answer that the model has not
     except ServiceError as error:
-        assert error.status == 400
+        assert error.status in (400, 404)  # IAM has 404 for what is not there
         assert error.message
-    else:
-        shape = service_model(service).operation_model(action).output_shape
-        if shape is not None:
-            assert not list(violations(shape, response))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [{}, {"TrainingJobArn": "not an ARN"}, {"TrainingJobArn": 5}],
+    ids=["absent", "misshapen", "mistyped"],
+)
+def test_an_answer_that_the_service_would_not_give_is_not_given(
+    context: Context, monkeypatch: pytest.MonkeyPatch, answer: dict[str, object]
+) -> None:
+    request = GOOD_REQUESTS["CreateTrainingJob"]
+    monkeypatch.setitem(ACTIONS["sagemaker"], "CreateTrainingJob", lambda *_: answer)
+    with pytest.raises((InvalidAnswer, WrongTypeError), match=r"trainingJobArn|TrainingJobArn"):
+        perform(context, "sagemaker", "CreateTrainingJob", copy.deepcopy(request))
 
 
 @pytest.mark.parametrize("action", GOOD_REQUESTS)

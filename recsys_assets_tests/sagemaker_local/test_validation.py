@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 
 from recsys_assets.sagemaker_local.api import ACTIONS
 from recsys_assets.sagemaker_local.errors import ServiceError
-from recsys_assets.sagemaker_local.validation import (
-    ANY,
-    check_request,
-    project,
-    refuse_unsupported,
-    service_model,
-    violations,
-)
+from recsys_assets.sagemaker_local.validation import ANY, check_request, refuse_unsupported
+from recsys_assets.service_model import project, service_model, violations
 
 
 def operation(action: str) -> Any:

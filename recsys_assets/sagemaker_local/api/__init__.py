@@ -24,7 +24,8 @@ from recsys_assets.sagemaker_local.api import (
 )
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
-from recsys_assets.sagemaker_local.validation import check_request, project, service_model
+from recsys_assets.sagemaker_local.validation import check_request
+from recsys_assets.service_model import project, service_model, violations
 
 Action = Callable[[Context, dict[str, Any]], dict[str, Any]]
 
@@ -87,6 +88,10 @@ ACTIONS: Mapping[str, Mapping[str, Action]] = {
 }
 
 
+class InvalidAnswer(Exception):  # noqa: N818 - says what is the matter
+    """An action's answer that does not fit the service model: a defect of the action."""
+
+
 def perform(context: Context, service: str, action: str, content: object) -> dict[str, Any]:
     """Check a request, perform its action and return the members that its response has.
 
@@ -103,6 +108,8 @@ def perform(context: Context, service: str, action: str, content: object) -> dic
     ------
     ServiceError
         When the action is not supported, or refuses the request.
+    InvalidAnswer
+        When the response would not be one that the service gives.
     """
     function = ACTIONS.get(service, {}).get(action)
     if function is None:
@@ -114,4 +121,7 @@ def perform(context: Context, service: str, action: str, content: object) -> dic
     output = function(context, check_request(operation, content))
     shape = operation.output_shape
     response: dict[str, Any] = project(shape, output) if shape else {}
+    wrong = list(violations(shape, response)) if shape else []
+    if wrong:
+        raise InvalidAnswer(f"{service}:{action}: {'; '.join(wrong)}")
     return response
