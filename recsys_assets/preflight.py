@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 from dagster import Failure
 
 from recsys_assets.iam import policy
@@ -17,6 +18,8 @@ from recsys_assets.resources.sagemaker import SageMaker
 from recsys_assets.services.control import ServicesError
 from recsys_assets.settings import Settings
 
+# The last is what a web page gives, which something on the way answers in AWS's place.
+_FAILURES = (BotoCoreError, ClientError, ResponseParserError)
 _DENIED = ("AccessDenied", "AccessDeniedException", "403", "UnauthorizedOperation")
 
 
@@ -51,7 +54,7 @@ def examine(settings: Settings, sagemaker: SageMaker) -> Iterator[Finding]:
     """
     try:
         identity = sagemaker.aws.client("sts").get_caller_identity()
-    except (BotoCoreError, ClientError, ServicesError) as error:
+    except (*_FAILURES, ServicesError) as error:
         yield Finding(
             "credentials",
             "missing",
@@ -81,7 +84,7 @@ def _bucket(settings: Settings, sagemaker: SageMaker) -> Iterator[Finding]:
         place = {"Bucket": settings.bucket, "Key": f"{prefix}doctor"}
         upload = client.create_multipart_upload(**place)
         client.abort_multipart_upload(**place, UploadId=upload["UploadId"])
-    except (BotoCoreError, ClientError) as error:
+    except _FAILURES as error:
         advice = {
             "NoSuchBucket": f"create it: aws s3 mb s3://{settings.bucket} "
             f"--region {settings.region}",
@@ -115,7 +118,7 @@ def _role(settings: Settings, sagemaker: SageMaker) -> Iterator[Finding]:
     client = sagemaker.aws.client("iam")
     try:
         role = client.get_role(RoleName=arn.rpartition("/")[2])["Role"]
-    except (BotoCoreError, ClientError) as error:
+    except _FAILURES as error:
         if _code(error) in _DENIED:
             yield Finding("role", "unknown", f"you may not read {arn} (iam:GetRole)")
             return
@@ -151,7 +154,7 @@ def _permissions_of_role(settings: Settings, client: Any) -> Iterator[Finding]:
                 ResourceArns=resources if isinstance(resources, list) else [resources],
                 ContextEntries=_context(statement.get("Condition", {})),
             )
-        except (BotoCoreError, ClientError) as error:
+        except _FAILURES as error:
             yield Finding(
                 "role",
                 "unknown",
@@ -213,7 +216,7 @@ def _quotas(settings: Settings, sagemaker: SageMaker) -> Iterator[Finding]:
     try:
         pages = client.get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
         quotas = {quota["QuotaName"]: quota["Value"] for page in pages for quota in page["Quotas"]}
-    except (BotoCoreError, ClientError) as error:
+    except _FAILURES as error:
         yield Finding("quotas", "unknown", f"{_words(error)} (servicequotas:ListServiceQuotas)")
         return
     for name, count in _wanted_quotas(sagemaker).items():
@@ -272,6 +275,7 @@ def _code(error: Exception) -> str:
 
 
 def _words(error: Exception) -> str:
-    """Return the first line of what an error says."""
+    """Return the first line of what an error says, with its code if it has one."""
     text = error.response["Error"]["Message"] if isinstance(error, ClientError) else str(error)
-    return f"{text} ({_code(error)})" if _code(error) else text.strip().splitlines()[0]
+    first = text.strip().partition("\n")[0]
+    return f"{first} ({_code(error)})" if _code(error) else first

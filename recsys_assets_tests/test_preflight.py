@@ -169,6 +169,15 @@ def test_a_role_that_may_not_be_looked_at_is_unknown_and_holds_nobody_up(proxy: 
     assert missing(found) == {}
 
 
+def test_a_web_page_in_the_place_of_an_answer_is_no_crash(proxy: Proxy) -> None:
+    page = Answer(502, (("Content-Type", "text/html"),), b"<!doctype html>\n<h1>Bad Gateway")
+    proxy.inject(lambda call, forward: page, "SimulatePrincipalPolicy")
+    (finding,) = findings(proxy)["role"]
+    assert finding.verdict == "unknown"
+    assert "could not be found out: Unable to parse response" in finding.text
+    assert "\n" not in finding.text
+
+
 def test_a_quota_that_is_too_small_is_missing(proxy: Proxy) -> None:
     found = missing(findings(proxy, {**QUOTAS, TRAINING_QUOTA: 0.0}))
     assert found.keys() == {"quotas"}

@@ -112,5 +112,6 @@ AIRFLOW_3 = Environment(
 )
 AWS_CLI = Environment("aws-cli", ("awscli==1.46.3",))
 BOTO3 = Environment("boto3", ("boto3==1.44.5",))
+MOTO = Environment("moto", ("moto[server]==5.2.5",))
 SAGEMAKER_SDK_2 = Environment("sagemaker-sdk-2", (f"sagemaker[scipy]=={SAGEMAKER_SDK_2_VERSION}",))
 SAGEMAKER_SDK_3 = Environment("sagemaker-sdk-3", ("sagemaker==3.27.0",))
