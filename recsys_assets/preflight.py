@@ -52,6 +52,7 @@ def examine(settings: Settings, sagemaker: SageMaker) -> Iterator[Finding]:
     sagemaker
         The deployment's SageMaker resource, initialized.
     """
+    yield from _endpoints(settings)
     try:
         identity = sagemaker.aws.client("sts").get_caller_identity()
     except (*_FAILURES, ServicesError) as error:
@@ -67,6 +68,18 @@ def examine(settings: Settings, sagemaker: SageMaker) -> Iterator[Finding]:
     for look in (_bucket, _role, _image, _quotas):
         yield from look(settings, sagemaker)
     yield from _mlflow(settings)
+
+
+def _endpoints(settings: Settings) -> Iterator[Finding]:
+    """Tell of addresses in AWS's place, such as a shell keeps from `recsys-assets services env`."""
+    moved = sorted(name for name in os.environ if name.startswith("AWS_ENDPOINT_URL"))
+    if settings.environment == "aws" and moved:
+        yield Finding(
+            "endpoints",
+            "unknown",
+            f"this is not AWS: {moved[0]}={os.environ[moved[0]]} and the like are set; unset them, "
+            "and RECSYS_BUCKET and RECSYS_ROLE_ARN if they came with them",
+        )
 
 
 def _bucket(settings: Settings, sagemaker: SageMaker) -> Iterator[Finding]:
@@ -145,13 +158,11 @@ def _permissions_of_role(settings: Settings, client: Any) -> Iterator[Finding]:
     """Compare what the role may do with what its policy asks for."""
     denied: list[str] = []
     for statement in policy("sagemaker_role", settings)["Statement"]:
-        actions = statement["Action"]
-        resources = statement["Resource"]
         try:
             answer = client.simulate_principal_policy(
                 PolicySourceArn=settings.role_arn,
-                ActionNames=actions if isinstance(actions, list) else [actions],
-                ResourceArns=resources if isinstance(resources, list) else [resources],
+                ActionNames=_as_list(statement["Action"]),
+                ResourceArns=_as_list(statement["Resource"]),
                 ContextEntries=_context(statement.get("Condition", {})),
             )
         except _FAILURES as error:
@@ -191,10 +202,15 @@ def _context(condition: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]
     ]
 
 
+def _as_list(value: Any) -> list[Any]:
+    """Return what a policy may write as one value or as a list of them."""
+    return value if isinstance(value, list) else [value]
+
+
 def _trusts_sagemaker(document: Mapping[str, Any]) -> bool:
-    for statement in document["Statement"]:
-        services = statement.get("Principal", {}).get("Service", [])
-        named = [services] if isinstance(services, str) else services
+    for statement in _as_list(document["Statement"]):
+        principal = statement.get("Principal")
+        named = _as_list(principal.get("Service", [])) if isinstance(principal, dict) else []
         if statement["Effect"] == "Allow" and "sagemaker.amazonaws.com" in named:
             return True
     return False
@@ -222,7 +238,12 @@ def _quotas(settings: Settings, sagemaker: SageMaker) -> Iterator[Finding]:
     for name, count in _wanted_quotas(sagemaker).items():
         allowed = quotas.get(name)
         if allowed is None:
-            yield Finding("quotas", "unknown", f"there is no quota named {name!r}")
+            yield Finding(
+                "quotas",
+                "unknown",
+                f"{name}: {count} needed; AWS lists no value for this account, look under Service "
+                "Quotas, Amazon SageMaker",
+            )
         elif allowed < count:
             yield Finding(
                 "quotas",
@@ -247,9 +268,9 @@ def _wanted_quotas(sagemaker: SageMaker) -> dict[str, int]:
 
 
 def _mlflow(settings: Settings) -> Iterator[Finding]:
-    uri = settings.mlflow_tracking_uri
+    uri, shown = settings.mlflow_tracking_uri, settings.shown_mlflow_uri
     if uri.startswith("sqlite:"):
-        yield Finding("mlflow", "ok", f"{uri} (made by the first run)")
+        yield Finding("mlflow", "ok", f"{shown} (made by the first run)")
         return
     # A server that is not there should not be asked for minutes, as a run's client would.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
@@ -264,10 +285,11 @@ def _mlflow(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "mlflow",
             "missing",
-            f"{uri}: {_words(error)}; start it, or set RECSYS_MLFLOW_TRACKING_URI",
+            f"{shown}: {_words(error).replace(uri, shown)}; start it, or set "
+            "RECSYS_MLFLOW_TRACKING_URI",
         )
     else:
-        yield Finding("mlflow", "ok", uri)
+        yield Finding("mlflow", "ok", shown)
 
 
 def _code(error: Exception) -> str:

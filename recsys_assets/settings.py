@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 ENVIRONMENTS = ("local", "aws")
 LOCAL_BUCKET = "recsys"
@@ -34,7 +35,8 @@ class Settings:
     bucket, prefix
         ``RECSYS_BUCKET`` (needed on AWS) and ``RECSYS_PREFIX`` (default empty): where objects lie.
     region
-        ``RECSYS_REGION``, on AWS else ``AWS_REGION`` or ``AWS_DEFAULT_REGION``.
+        ``RECSYS_REGION``, on AWS else ``AWS_REGION`` or ``AWS_DEFAULT_REGION``, else us-east-1;
+        the region of an AWS profile is not read.
     role_arn
         ``RECSYS_ROLE_ARN`` (needed on AWS): the role that SageMaker's jobs take.
     mlflow_tracking_uri
@@ -60,6 +62,12 @@ class Settings:
     sagemaker_config: Path | None
     patience_seconds: float
     s3_endpoint_url: str | None
+
+    @property
+    def shown_mlflow_uri(self) -> str:
+        """``mlflow_tracking_uri`` as it may be printed: without its password."""
+        password = urlsplit(self.mlflow_tracking_uri).password
+        return self.mlflow_tracking_uri.replace(f":{password}@", ":***@")
 
     @classmethod
     def from_environment(cls, variables: Mapping[str, str] = os.environ) -> "Settings":

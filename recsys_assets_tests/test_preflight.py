@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from recsys_assets.cli import cli
+from recsys_assets.cli.ui import mlflow_ui
 from recsys_assets.definitions import build_resources
-from recsys_assets.preflight import Finding, examine
+from recsys_assets.preflight import Finding, _trusts_sagemaker, examine
 from recsys_assets.services.control import environment_lines, find_services
 from recsys_assets.settings import Settings
 from recsys_assets_tests.proxy import Answer, Call, Forward, Proxy, refuse
@@ -75,6 +76,9 @@ def missing(found: dict[str, list[Finding]]) -> dict[str, str]:
 def test_nothing_is_missing_where_all_is_there(proxy: Proxy) -> None:
     found = findings(proxy)
     assert missing(found) == {}
+    (elsewhere,) = found.pop("endpoints")
+    assert elsewhere.verdict == "unknown"
+    assert f"this is not AWS: AWS_ENDPOINT_URL_CLOUDWATCH_LOGS={proxy.url}" in elsewhere.text
     assert {"credentials", "bucket", "role", "image", "quotas", "mlflow"} == found.keys()
     assert all(finding.verdict == "ok" for group in found.values() for finding in group)
 
@@ -151,6 +155,24 @@ def test_a_role_that_sagemaker_may_not_take_is_missing(proxy: Proxy) -> None:
     assert "may not be taken by sagemaker.amazonaws.com" in missing(findings(proxy))["role"]
 
 
+@pytest.mark.parametrize(
+    ("statement", "trusted"),
+    [
+        ({"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}, False),
+        (
+            {"Effect": "Allow", "Principal": {"Service": ["sagemaker.amazonaws.com"]}},
+            True,
+        ),
+    ],
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_trust_policy_is_read_in_every_form_that_iam_takes(
+    statement: dict[str, object], trusted: bool, listed: bool
+) -> None:
+    document = {"Statement": [statement] if listed else statement}
+    assert _trusts_sagemaker(document) is trusted
+
+
 def test_what_a_role_may_not_do_is_named(proxy: Proxy) -> None:
     def denied(call: Call, forward: Forward) -> Answer:
         answer = forward()
@@ -192,7 +214,9 @@ def test_spot_instances_have_a_quota_of_their_own(
     monkeypatch.setenv("RECSYS_SAGEMAKER_CONFIG", str(config))
     found = findings(proxy)
     texts = [finding.text for finding in found["quotas"] if finding.verdict == "unknown"]
-    assert texts == ["there is no quota named 'ml.m5.xlarge for spot training job usage'"]
+    (text,) = texts
+    assert text.startswith("ml.m5.xlarge for spot training job usage: 1 needed")
+    assert "Service Quotas" in text
 
 
 def test_credentials_that_have_expired_are_missing_and_mlflow_is_looked_at_all_the_same(
@@ -200,7 +224,7 @@ def test_credentials_that_have_expired_are_missing_and_mlflow_is_looked_at_all_t
 ) -> None:
     proxy.inject(refuse(403, "ExpiredToken", "The token has expired"), service="sts", times=99)
     found = findings(proxy)
-    assert found.keys() == {"credentials", "mlflow"}
+    assert found.keys() == {"endpoints", "credentials", "mlflow"}
     assert missing(found).keys() == {"credentials"}
 
 
@@ -211,6 +235,30 @@ def test_an_mlflow_server_that_does_not_answer_is_missing(
     found = missing(findings(proxy))
     assert found.keys() == {"mlflow"}
     assert "RECSYS_MLFLOW_TRACKING_URI" in found["mlflow"]
+
+
+def test_the_password_of_mlflow_is_not_printed(
+    proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_MLFLOW_TRACKING_URI", "http://user:s3cret@127.0.0.1:9")
+    told = str(findings(proxy))
+    assert "http://user:***@127.0.0.1:9" in told
+    assert "s3cret" not in told
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("https://user:s3cret@host", "https://user:***@host"),
+        ("postgresql://user:s3cret@host/db", "--backend-store-uri postgresql://user:***@host/db"),
+        ("sqlite:////state/mlflow.db", "--backend-store-uri sqlite:////state/mlflow.db"),
+    ],
+)
+def test_where_mlflow_is_to_be_looked_at_is_told_without_its_password(uri: str, shown: str) -> None:
+    told = mlflow_ui(Settings.from_environment({"RECSYS_MLFLOW_TRACKING_URI": uri}))
+    assert shown in told
+    assert "s3cret" not in told
+    assert told.startswith("https://") is uri.startswith("https://")
 
 
 def test_the_command_prints_each_finding_and_its_exit_status_says_whether_all_is_there(

@@ -12,7 +12,7 @@ import click
 import pandas as pd
 import pyarrow.parquet as pq
 
-from recsys_assets.cli.ui import mlflow_command
+from recsys_assets.cli.ui import mlflow_ui
 from recsys_assets.definitions import build_resources
 from recsys_assets.io_managers.tables import MAIN_TABLE
 from recsys_assets.settings import Settings
@@ -63,7 +63,7 @@ def print_report(summary: Mapping[str, Any], settings: Settings) -> None:
         "Next",
         [
             ("look at it", f"make ui, or: recsys-assets ui{state}"),
-            ("experiments", mlflow_command(settings.mlflow_tracking_uri)),
+            ("experiments", mlflow_ui(settings)),
             ("your own ratings", "make run RATINGS=path-or-s3-url"),
             ("search for a better model", "make run CONFIG=recsys_assets/configs/tuning.yaml"),
         ],

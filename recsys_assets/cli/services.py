@@ -33,7 +33,8 @@ def services() -> None:
     "images",
     multiple=True,
     metavar="REPOSITORY=PROGRAM",
-    help="Run PROGRAM, with `train` or `serve` appended, for images of REPOSITORY (repeatable).",
+    help="Run PROGRAM, with `train` or `serve` appended, for images of REPOSITORY (repeatable). "
+    "Default: those of last time.",
 )
 def start(
     state: Path, s3_port: int | None, sagemaker_port: int | None, images: tuple[str, ...]

@@ -52,7 +52,10 @@ def settings_of(state: Path) -> Settings:
         settings = Settings.from_environment()
     except SettingsError as error:
         raise UserError(str(error)) from error
-    (state / "dagster" / "logs").mkdir(parents=True, exist_ok=True)
+    try:
+        (state / "dagster" / "logs").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to the state folder {state}: {error.strerror}") from error
     return settings
 
 

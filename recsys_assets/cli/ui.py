@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from recsys_assets.cli.state import PROJECT, interruptible, running_services, settings_of
+from recsys_assets.settings import Settings
 
 _HOST = "127.0.0.1"
 
@@ -22,9 +23,9 @@ def serve_ui(state: Path, port: int) -> None:
     command = [str(dagster), "dev", "--workspace", "workspace.yaml", "--host", _HOST]
     with interruptible(), contextlib.suppress(KeyboardInterrupt), running_services(settings):
         click.echo(f"Dagster  http://{_HOST}:{port}")
-        click.echo(
-            "MLflow   " + mlflow_command(settings.mlflow_tracking_uri) + "   (in another terminal)"
-        )
+        mlflow = mlflow_ui(settings)
+        hint = "" if mlflow.startswith("http") else "   (in another terminal)"
+        click.echo(f"MLflow   {mlflow}{hint}")
         child = subprocess.Popen([*command, "--port", str(port)], cwd=PROJECT)
         try:
             child.wait()
@@ -33,7 +34,10 @@ def serve_ui(state: Path, port: int) -> None:
             child.wait()
 
 
-def mlflow_command(tracking_uri: str) -> str:
-    """Return a shell command that opens MLflow's UI on a tracking database."""
+def mlflow_ui(settings: Settings) -> str:
+    """Return where MLflow's UI is: a server's URL, or a shell command that opens a database."""
+    uri = settings.shown_mlflow_uri
+    if uri.startswith(("http://", "https://")):
+        return uri
     mlflow = Path(sys.executable).with_name("mlflow")
-    return f"{mlflow} ui --backend-store-uri {tracking_uri} --host {_HOST} --port 5000"
+    return f"{mlflow} ui --backend-store-uri {uri} --host {_HOST} --port 5000"

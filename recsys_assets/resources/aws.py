@@ -63,7 +63,12 @@ class AwsClients(ResourceWithBoto3Configuration):
             endpoint_url=self.endpoint_url,
             config=_AWS_CONFIG,
         )
-        make_patient(client, self.patience_seconds, lambda: self._renew(session))
+        make_patient(
+            client,
+            self.patience_seconds,
+            session.get_credentials(),
+            lambda: self._renew(session),
+        )
         return client
 
     def _session(self) -> boto3.Session:

@@ -251,8 +251,14 @@ class ObjectStore(ConfigurableResource[Any]):
         bucket, key = split_uri(uri)
         try:
             body = self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
-        except self.client.exceptions.NoSuchKey as error:
-            raise MissingObjectError(f"Cannot read {uri}: there is no such object.", uri) from error
+        except ClientError as error:
+            code = error.response["Error"]["Code"]
+            # Of a key that does not exist S3 says AccessDenied to whoever may list below a prefix
+            # only, as the policy in `recsys_assets/iam` allows.
+            if code == "NoSuchKey" or (code == "AccessDenied" and uri not in self.list(uri)):
+                message = f"Cannot read {uri}: there is no such object."
+                raise MissingObjectError(message, uri) from error
+            raise
         return str(body, "utf-8")
 
     def _get_text(self, key: str) -> str | None:

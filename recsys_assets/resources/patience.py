@@ -13,16 +13,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from botocore.credentials import Credentials
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     ConnectionError,  # botocore's own, and no kind of HTTPClientError
     CredentialRetrievalError,
     HTTPClientError,
+    SSOTokenLoadError,
+    TokenRetrievalError,
     UnauthorizedSSOTokenError,
 )
 from dagster import get_dagster_logger
 
-_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+# The last is all that S3's answer to a HEAD request says, for it has no body.
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired", "400"})
 _THROTTLED = frozenset(
     {
         "BandwidthLimitExceeded",
@@ -42,7 +47,13 @@ _THROTTLED = frozenset(
     }
 )
 _CLIENTS_FAULT, _SERVERS_FAULT = 400, 500  # HTTP statuses from which on an answer is an error
-_NO_ANSWER = (ConnectionError, HTTPClientError, CredentialRetrievalError, UnauthorizedSSOTokenError)
+_NO_ANSWER = (ConnectionError, HTTPClientError)
+_NO_CREDENTIALS = (
+    CredentialRetrievalError,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
 
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 20.0
@@ -60,7 +71,7 @@ def passes_by_itself(error: BaseException) -> bool:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code = error.response.get("Error", {}).get("Code", "")
         return status >= _SERVERS_FAULT or code in _THROTTLED | _EXPIRED
-    return isinstance(error, _NO_ANSWER)
+    return isinstance(error, _NO_ANSWER + _NO_CREDENTIALS)
 
 
 def has_expired(error: BaseException) -> bool:
@@ -94,7 +105,9 @@ class Tries:
         return random.uniform(longest / 2, longest)  # noqa: S311 - nothing secret
 
 
-def make_patient(client: Any, patience_seconds: float, renew: Renew) -> None:
+def make_patient(
+    client: Any, patience_seconds: float, credentials: Credentials | None, renew: Renew
+) -> None:
     """Let a boto3 client try its calls again for as long as it takes, up to a limit.
 
     Calls that make or change something in SageMaker are left to their caller (``jobs.py``): one
@@ -106,23 +119,26 @@ def make_patient(client: Any, patience_seconds: float, renew: Renew) -> None:
         A client without retries of its own.
     patience_seconds
         How long a call is tried.
+    credentials
+        What the client signs with. Some are fetched anew before a request is signed; that is tried
+        for as long as a call.
     renew
         Called when the credentials have expired, before the next try.
     """
 
     def needs_retry(
         operation: Any, response: Any, caught_exception: Any, request_dict: Any, **_: Any
-    ) -> float | bool:
+    ) -> float | None:
         service, action = operation.service_model.service_name, operation.name
         if service == "sagemaker" and action.startswith(("Create", "Update")):
-            return False
+            return None
         error: BaseException | None = caught_exception or _refusal(response, action)
         if error is None:
-            return False
+            return None
         tries: Tries = request_dict["context"].setdefault("recsys_tries", Tries(patience_seconds))
         pause = tries.pause_after(error)
         if pause is None:
-            return False
+            return None  # botocore's own handlers may know better: S3's follows redirections
         if has_expired(error):
             renew()
         get_dagster_logger().warning(
@@ -131,8 +147,23 @@ def make_patient(client: Any, patience_seconds: float, renew: Renew) -> None:
         )
         return pause
 
+    def await_credentials(**_: Any) -> None:
+        tries = Tries(patience_seconds)
+        while credentials is not None:
+            try:
+                credentials.get_frozen_credentials()
+            except (BotoCoreError, ClientError) as error:
+                pause = tries.pause_after(error)
+                if pause is None:
+                    raise
+                get_dagster_logger().warning(f"{error}; asked again in {pause:.1f} s")
+                time.sleep(pause)
+            else:
+                return
+
     # So specific a pattern goes before botocore's own handler, whose answer would count otherwise.
     client.meta.events.register("needs-retry.*.*", needs_retry)
+    client.meta.events.register("request-created.*.*", await_credentials)  # before signing
 
 
 def _refusal(response: tuple[Any, Any], action: str) -> ClientError | None:

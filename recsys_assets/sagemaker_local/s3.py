@@ -5,6 +5,7 @@ How a key becomes a file's path is decided here, so that no key leads out of a j
 """
 
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,9 @@ from recsys_assets.sagemaker_local.validation import parse_json
 
 TRANSFER_ERRORS = (BotoCoreError, ClientError, S3UploadFailedError)
 """What boto3 raises when an object cannot be listed, fetched or stored."""
+
+# As boto3 has it, without ARNs of access points.
+_BUCKET = re.compile(r"[a-zA-Z0-9.\-_]{1,255}")
 
 # Transfers stay in the thread of the job they belong to: a thread pool's workers would hold up
 # the endpoint's exit until the object is through.
@@ -53,7 +57,7 @@ class S3Uri:
         """
         scheme, separator, rest = text.partition("://")
         bucket, _, key = rest.partition("/")
-        if scheme != "s3" or not separator or not bucket:
+        if scheme != "s3" or not separator or not _BUCKET.fullmatch(bucket):
             raise validation_error(f"{where} must be of the form s3://bucket/key, got {text!r}.")
         return cls(bucket, key)
 
@@ -152,7 +156,8 @@ class ObjectStore:
 
     @functools.cached_property
     def _client(self) -> Any:
-        return boto3.client(
+        # Of a session of its own: boto3's common one must not make clients in several threads.
+        return boto3.session.Session().client(
             "s3",
             config=Config(
                 # A local store has no host name for each bucket.

@@ -20,6 +20,12 @@ from recsys_assets.sagemaker_local.identity import arn
 Description = dict[str, Any]
 """What Describe tells about a resource, and members that its own module keeps beside that."""
 
+StoreError = sqlite3.Error
+"""What the store's methods raise while its file cannot be read or written (a full disk)."""
+
+RETRY_SECONDS = 1.0
+"""When to try again what failed so."""
+
 _EVENT_OVERHEAD = 26
 """Bytes that CloudWatch Logs counts for a log event beside its message."""
 
@@ -197,6 +203,11 @@ class LogEvent:
     timestamp: int
     message: str
 
+    @property
+    def size(self) -> int:
+        """Bytes that it counts for towards limits."""
+        return len(self.message.encode()) + _EVENT_OVERHEAD
+
 
 @dataclass(frozen=True)
 class FoundEvent:
@@ -231,13 +242,19 @@ class Store:
     Raises
     ------
     RuntimeError
-        When the file was written by a newer version of the schema.
+        When the file cannot be read or was written by a newer version of the schema.
     """
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
         # One connection behind a lock: every statement here takes well under a millisecond.
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        try:
+            self._open(path)
+        except sqlite3.DatabaseError as error:
+            raise RuntimeError(f"{path} cannot be read: {error}") from error
+
+    def _open(self, path: Path) -> None:
         self._connection.execute("PRAGMA journal_mode = WAL")
         # Enough for a killed process; only a power cut can take the last commits (and no more).
         self._connection.execute("PRAGMA synchronous = NORMAL")
@@ -548,7 +565,7 @@ class Store:
             events: list[LogEvent] = []
             for found in self._connection.execute(statement, [row[0], *parameters, limit]):
                 event = LogEvent(*found)
-                most_bytes -= len(event.message.encode()) + _EVENT_OVERHEAD
+                most_bytes -= event.size
                 if most_bytes < 0 and events:
                     break
                 events.append(event)
@@ -575,8 +592,9 @@ class Store:
         until: int | None = None,
         after: tuple[int, int, int] | None = None,
         limit: int,
-    ) -> list[FoundEvent]:
-        """Return events of a group, by time.
+        most_bytes: int,
+    ) -> tuple[list[FoundEvent], bool]:
+        """Return events of a group, by time, and whether there are more of them.
 
         Parameters
         ----------
@@ -590,8 +608,8 @@ class Store:
             Times in milliseconds since the epoch: from ``since`` on, up to and without ``until``.
         after
             Place of the last event that the caller has already seen.
-        limit
-            At most so many.
+        limit, most_bytes
+            At most so many, of so many bytes together; but one at least, if there is one.
         """
         conditions = ["log_group = ?", "substr(name, 1, ?) = ?"]
         parameters: list[object] = [log_group, len(prefix), prefix]
@@ -608,15 +626,22 @@ class Store:
         if after is not None:
             conditions.append("(timestamp, stream, position) > (?, ?, ?)")
             parameters.extend(after)
+        found: list[FoundEvent] = []
         with self._lock:
             rows = self._connection.execute(
                 "SELECT stream, name, position, timestamp, message"
                 " FROM log_events JOIN log_streams USING (stream)"
                 f" WHERE {' AND '.join(conditions)}"
                 " ORDER BY timestamp, stream, position LIMIT ?",
-                [*parameters, limit],
-            ).fetchall()
-        return [FoundEvent(stream, name, LogEvent(*event)) for stream, name, *event in rows]
+                [*parameters, limit + 1],  # one more tells whether there are more
+            )
+            for stream, name, *columns in rows:
+                event = LogEvent(*columns)
+                most_bytes -= event.size
+                if found and (len(found) == limit or most_bytes < 0):
+                    return found, True
+                found.append(FoundEvent(stream, name, event))
+        return found, False
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -625,7 +650,8 @@ class Store:
             try:
                 yield self._connection
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk has ended it already
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
 

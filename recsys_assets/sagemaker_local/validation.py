@@ -32,12 +32,13 @@ def parse_json(text: bytes) -> object:
     Raises
     ------
     ValueError
-        For anything else, including what Python's decoder lets through: ``NaN``, text with lone
-        surrogates (which no database or response can hold) and nesting beyond its depth.
+        For anything else, including what Python's decoder lets through: ``NaN``, numbers beyond
+        every float (infinite to Python), text with lone surrogates (which no database or response
+        can hold) and nesting beyond its depth.
     """
     try:
-        value: object = json.loads(text, parse_constant=_no_constant)
-        json.dumps(value, ensure_ascii=False).encode()
+        value: object = json.loads(text, parse_constant=no_constant)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
     return value
@@ -88,7 +89,8 @@ def refuse_unsupported(request: Mapping[str, Any], supported: Supported) -> None
             )
 
 
-def _no_constant(name: str) -> object:
+def no_constant(name: str) -> object:
+    """Refuse ``NaN`` and ``Infinity``, as the ``parse_constant`` of a JSON decoder."""
     raise ValueError(f"{name} is not JSON")
 
 

@@ -52,7 +52,8 @@ def start_services(
     s3_port, sagemaker_port
         Ports to use; by default those of last time, or free ones.
     images
-        ``REPOSITORY=PROGRAM`` each, as the endpoint's ``--image`` takes them.
+        ``REPOSITORY=PROGRAM`` each, as the endpoint's ``--image`` takes them; by default those of
+        last time.
 
     Raises
     ------
@@ -69,7 +70,8 @@ def start_services(
         if running is not None:
             if s3_port is not None or sagemaker_port is not None or images:
                 raise ServicesError(
-                    "the services run already; stop them to start them with other options"
+                    "the services run already; `recsys-assets services stop` them to start them "
+                    "with other options"
                 )
             return running, False
         _end_leftovers(settings.state)

@@ -41,6 +41,7 @@ def command(data: Path, bucket: str, ports: Mapping[str, int]) -> list[str]:
     """
     return [
         str(Path(sys.executable).with_name("weed")),
+        "-logtostderr=true",  # else it logs to files in the system's folder for temporary ones
         "mini",
         f"-dir={data}",
         f"-ip={_HOST}",

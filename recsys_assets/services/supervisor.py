@@ -36,7 +36,7 @@ from recsys_assets.services.record import (
 
 _HOST = "127.0.0.1"
 _READY_SECONDS = 60
-_GRACE_SECONDS = {"sagemaker": 8.0, "object_store": 3.0}
+_GRACE_SECONDS = {"sagemaker": 8.0, "object_store": 1.0}
 _PR_SET_PDEATHSIG = 1
 
 _SAGEMAKER_PORT = "sagemaker"
@@ -87,7 +87,8 @@ class Supervisor:
         self._folder = services_folder(state)
         self._bucket = bucket
         self._region = region
-        self._endpoint_options = [f"--role={role}", *(f"--image={image}" for image in images)]
+        self._role = role
+        self._images = images
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._asked_to_end = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -131,7 +132,8 @@ class Supervisor:
                 f"--port={ports[_SAGEMAKER_PORT]}",
                 f"--state={self._state / 'sagemaker'}",
                 "--exit-with-parent",
-                *self._endpoint_options,
+                f"--role={self._role}",
+                *(f"--image={image}" for image in self._chosen_images()),
             ],
             environment | {"AWS_ENDPOINT_URL_S3": s3_url},
         )
@@ -198,8 +200,9 @@ class Supervisor:
             child = self._children.get(name)
             log = self._folder / f"{name}.log"
             if child is not None and child.poll() is not None:
+                said = log.read_text(errors="replace").strip().rpartition("\n")[2]
                 raise StartError(
-                    f"the {name} service ended with status {child.returncode}; see {log}"
+                    f"the {name} service ended with status {child.returncode}; see {log}: {said}"
                 )
             if time.monotonic() > deadline:
                 raise StartError(f"the {name} service did not answer within a minute; see {log}")
@@ -232,6 +235,14 @@ class Supervisor:
                     )
             chosen[name] = port
         path.write_text(json.dumps(chosen))
+        return chosen
+
+    def _chosen_images(self) -> list[str]:
+        """Take the images asked for, else those of last time; write them down."""
+        path = self._folder / "images.json"
+        if self._images:
+            path.write_text(json.dumps(list(self._images)))
+        chosen: list[str] = json.loads(path.read_text()) if path.exists() else []
         return chosen
 
     def _credentials(self) -> tuple[str, str]:

@@ -4,8 +4,10 @@ Every run here is a process of its own with the settings of AWS, unmodified; a p
 it and the services and does the harm.
 """
 
+import contextlib
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -244,3 +246,24 @@ def test_a_run_that_is_interrupted_while_its_job_is_being_created_stops_it(
     (job,) = names(created(proxy, "CreateTrainingJob"))
     (stopped,) = proxy.seen("StopTrainingJob")
     assert stopped.content == {"TrainingJobName": job}
+
+
+def test_a_job_that_comes_into_being_only_after_the_interrupt_is_stopped_too(
+    deployment: Deployment, proxy: Proxy
+) -> None:
+    """SageMaker takes its time to create a job, and knows of none to stop until then."""
+
+    def slowly(call: Call, forward: Forward) -> Answer:
+        assert deployment.run is not None
+        deployment.run.process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            deployment.run.process.wait(3)  # a run that does not wait for the answer has ended
+        return forward()
+
+    proxy.inject(slowly, "CreateTrainingJob")
+    assert only_sentence(deployment.start().ended()) == "interrupted"
+    eventually(lambda: bool(created(proxy, "CreateTrainingJob")))
+    (job,) = names(created(proxy, "CreateTrainingJob"))
+    (stopped,) = proxy.seen("StopTrainingJob")
+    assert stopped.content == {"TrainingJobName": job}
+    assert stopped.forwarded == 200

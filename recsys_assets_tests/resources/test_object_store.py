@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from recsys_assets.definitions import build_resources
+from recsys_assets.resources.aws import AwsClients
 from recsys_assets.resources.object_store import MissingObjectError, ObjectStore
 from recsys_assets.settings import Settings
+from recsys_assets_tests.proxy import Answer, Proxy, refuse
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,53 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(
 def test_an_object_that_is_not_there_is_named(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(MissingObjectError, match="Cannot read s3://recsys/in/nothing"):
         store.download("s3://recsys/in/nothing", tmp_path / "x")
+
+
+@pytest.fixture
+def proxied(store: ObjectStore, proxied_aws: AwsClients) -> Iterator[ObjectStore]:
+    """The store as on AWS, with the proxy between."""
+    configured = ObjectStore(aws=proxied_aws, bucket=store.bucket)
+    with configured.process_config_and_initialize_cm() as resource:
+        yield resource
+
+
+def test_what_s3_denies_because_it_is_not_there_has_not_been_made(
+    store: ObjectStore, proxied: ObjectStore, proxy: Proxy, tmp_path: Path
+) -> None:
+    # Whoever may list below a prefix only is told 403 of a key that does not exist, not 404.
+    proxy.inject(refuse(403, "AccessDenied", "Access Denied"), "GetObject")
+    assert proxied.find("never_made") is None
+
+    (tmp_path / "file").write_text("content")
+    made = store.publish("made", "run", tmp_path, row_count=None, facts={})
+    proxy.inject(refuse(403, "AccessDenied", "Access Denied"), "GetObject")
+    assert proxied.find("made", ["another run"]) == made
+
+
+def test_what_is_there_and_may_not_be_read_is_told(
+    store: ObjectStore, proxied: ObjectStore, proxy: Proxy, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("content")
+    store.publish("hidden", "run", tmp_path, row_count=None, facts={})
+    proxy.inject(refuse(403, "AccessDenied", "Access Denied"), "GetObject")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        proxied.find("hidden")
+
+
+def test_a_bucket_in_another_region_is_followed_there(proxied: ObjectStore, proxy: Proxy) -> None:
+    elsewhere = (("x-amz-bucket-region", "eu-north-1"),)
+    moved = b"<Error><Code>PermanentRedirect</Code><Message>elsewhere</Message></Error>"
+    proxy.inject(lambda call, forward: Answer(301, elsewhere, moved), "ListObjectsV2")
+    assert [*proxied.list("s3://recsys/in/folder2")] == ["s3://recsys/in/folder2/c.tsv"]
+
+
+def test_credentials_that_expire_before_a_download_are_waited_for(
+    proxied: ObjectStore, proxy: Proxy, tmp_path: Path
+) -> None:
+    # The answer to HEAD has no body, and so no ExpiredToken in it.
+    proxy.inject(lambda call, forward: Answer(400, (), b""), "HeadObject", times=2)
+    proxied.download("s3://recsys/in/one.tsv", tmp_path / "one.tsv")
+    assert (tmp_path / "one.tsv").read_text() == "one.tsv"
 
 
 def test_a_path_is_not_a_uri(store: ObjectStore, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Patience: which errors pass by themselves, how long they are waited for, and by which calls."""
 
+import json
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +175,37 @@ def test_expired_credentials_are_read_again_from_where_they_came_from(
     sagemaker.list_training_jobs()
     keys = [call.access_key_id for call in proxy.calls]
     assert keys == ["the-old-key"] * 3 + [services.access_key_id]
+
+
+def test_credentials_that_cannot_be_had_for_a_while_are_waited_for(
+    proxy: Proxy,
+    services: Services,
+    client: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A login that has ended shows before anything is sent: there is nothing to sign with."""
+    soon = datetime.now(UTC) + timedelta(minutes=5)  # botocore asks for new ones at once
+    answer = {
+        "Version": 1,
+        "AccessKeyId": services.access_key_id,
+        "SecretAccessKey": services.secret_access_key,
+        "Expiration": soon.isoformat(),
+    }
+    (tmp_path / "answer").write_text(json.dumps(answer))
+    asked = tmp_path / "asked"
+    program = tmp_path / "program"
+    program.write_text(f"echo >> {asked}; [ $(wc -l < {asked}) -gt 3 ] && cat {tmp_path}/answer")
+    config = tmp_path / "config"
+    config.write_text(f"[default]\ncredential_process = sh {program}\n")
+    asked.write_text("\n" * 5)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    sagemaker = client("sagemaker")
+    asked.write_text("")  # from here on it fails three times
+    sagemaker.list_training_jobs()
+    assert len(asked.read_text()) > 3
+    assert [call.answered for call in proxy.calls] == [200]
 
 
 def test_what_is_waited_for_stands_in_the_log_of_the_run(

@@ -38,7 +38,10 @@ def train() -> None:
             seconds = 600
     # Start a program that outlives this one, if it is let to.
     if "descendant" in hyperparameters:
-        left = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        left = subprocess.Popen(
+            [sys.executable, "-c", "import time; time.sleep(600)"],
+            start_new_session="own_session" in hyperparameters,
+        )
         Path(hyperparameters["descendant"]).write_text(str(left.pid))
     if hyperparameters.get("ignore_sigterm"):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

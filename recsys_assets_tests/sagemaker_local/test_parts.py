@@ -156,7 +156,9 @@ def test_the_parent_of_an_object_is_its_folder(key: str, parent: str) -> None:
     assert S3Uri("bucket", key).parent == S3Uri("bucket", parent)
 
 
-@pytest.mark.parametrize("text", ["bucket/key", "s3:/bucket", "s3://", "https://bucket/key", ""])
+@pytest.mark.parametrize(
+    "text", ["bucket/key", "s3:/bucket", "s3://", "https://bucket/key", "s3://two words/key", ""]
+)
 def test_what_is_no_s3_uri_is_refused(text: str) -> None:
     with pytest.raises(ServiceError, match="OutputPath must be of the form s3://bucket/key"):
         S3Uri.parse(text, "OutputPath")

@@ -146,12 +146,19 @@ def test_a_waiting_job_is_stopped_without_being_started(own_endpoint: Endpoint) 
     assert not own_endpoint.log_lines("Training", "third")
 
 
-def test_what_a_program_starts_ends_with_it(own_endpoint: Endpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize("session", [{}, {"own_session": 1}], ids=["same", "own"])
+def test_what_a_program_starts_ends_with_it(
+    own_endpoint: Endpoint, tmp_path: Path, session: dict[str, int]
+) -> None:
     own_endpoint.start()
-    own_endpoint.train("parent", {"descendant": tmp_path / "pid"})
+    own_endpoint.train("parent", {"descendant": tmp_path / "ended", **session})
     assert own_endpoint.ended_training_job("parent")["TrainingJobStatus"] == "Completed"
-    pid = int((tmp_path / "pid").read_text())
-    eventually(lambda: not psutil.pid_exists(pid))
+    own_endpoint.train("killed", {"descendant": tmp_path / "killed", "seconds": 600, **session})
+    eventually(lambda: started(own_endpoint, "killed"))
+    own_endpoint.signal(signal.SIGKILL)
+    for name in ("ended", "killed"):
+        pid = int((tmp_path / name).read_text())
+        eventually(lambda pid=pid: not psutil.pid_exists(pid))
 
 
 def test_the_endpoint_and_its_programs_end_when_the_state_folder_is_deleted(
@@ -236,6 +243,13 @@ def test_wrong_arguments_are_refused_in_one_sentence(
     with pytest.raises(SystemExit, match=message):
         command_line.main(["--port=0", f"--state={tmp_path / 'state'}", *arguments])
     assert not (tmp_path / "state").exists()
+
+
+def test_records_that_cannot_be_read_are_told_in_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "endpoint.sqlite"
+    file.write_bytes(b"no database" * 100)
+    with pytest.raises(SystemExit, match=f"{file} cannot be read: file is not a database"):
+        command_line.main(["--port=0", f"--state={tmp_path}"])
 
 
 def test_a_port_that_is_taken_starts_nothing(own_endpoint: Endpoint, tmp_path: Path) -> None:

@@ -268,8 +268,8 @@ def test_jobs_are_listed_page_by_page(endpoint: Endpoint) -> None:
     failed = endpoint.sagemaker.list_processing_jobs(NameContains="listed-", StatusEquals="Failed")[
         "ProcessingJobSummaries"
     ]
-    assert [item["ProcessingJobName"] for item in failed] == ["listed-2", "listed-1"]
-    assert failed[0]["FailureReason"].endswith("exit code: 2")
+    assert [item["ProcessingJobName"] for item in failed] == ["listed-1", "listed-2"]
+    assert failed[1]["FailureReason"].endswith("exit code: 2")
 
 
 def test_a_name_is_used_once_and_an_absent_one_is_told(endpoint: Endpoint) -> None:

@@ -278,6 +278,12 @@ def test_a_script_serves_the_model_that_it_lies_beside(endpoint: Endpoint) -> No
     assert job["TransformJobStatus"] == "Completed", job["FailureReason"]
     assert json.loads(endpoint.get("out/scripted/rows.csv.out")) == [30, 70]
 
+    # Without a limit to payloads their length is not sent, and this server needs it.
+    endpoint.transform("unlimited", "scripted", "served/in", MaxPayloadInMB=0)
+    job = endpoint.ended_transform_job("unlimited")
+    assert job["TransformJobStatus"] == "Failed"
+    assert "411: a body in chunks, without Content-Length" in job["FailureReason"]
+
 
 @pytest.mark.parametrize(
     ("name", "script", "reason"),

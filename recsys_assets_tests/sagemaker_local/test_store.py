@@ -53,6 +53,31 @@ def test_an_edit_that_fails_changes_nothing(store: Store) -> None:
     ] == ["a"]
 
 
+def test_a_full_disk_is_told_and_once_there_is_room_all_goes_on(store: Store) -> None:
+    stream = store.open_log_stream("group", "job/", "algo-1")
+    (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        store.append_log(stream, ["x" * 100_000])
+    store._connection.execute(f"PRAGMA max_page_count = {2 * pages + 100}")
+    store.append_log(stream, ["y"])
+    events = store.log_events("group", "job/algo-1", limit=9, most_bytes=1 << 20)
+    assert [event.message for event in events or []] == ["y"]
+
+
+def test_found_events_come_in_pages_of_limited_size(store: Store) -> None:
+    lines = [letter * 100 for letter in "abcdefg"] + ["h" * 1000, "i"]
+    store.append_log(store.open_log_stream("group", "job/", "algo-1"), lines)
+    pages: list[list[str]] = []
+    after, more = None, True
+    while more:
+        found, more = store.find_log_events("group", after=after, limit=5, most_bytes=400)
+        pages.append([item.event.message for item in found])
+        after = found[-1].place
+    # An event counts for 26 bytes beside its message, as in CloudWatch Logs.
+    assert pages == [lines[0:3], lines[3:6], lines[6:7], lines[7:8], lines[8:9]]
+
+
 def test_records_survive_and_another_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store.sqlite"
     first = Store(path)

@@ -286,6 +286,10 @@ def test_what_does_not_exist_is_told_as_aws_tells_it(endpoint: Endpoint) -> None
             "supports only 'S3Prefix' or 'ManifestFile' for InputDataConfig",
         ),
         ({"Tags": [{"Key": "k", "Value": "1"}, {"Key": "k", "Value": "2"}]}, "Duplicate tag key"),
+        (
+            {"OutputDataConfig": {"S3OutputPath": f"s3://{BUCKET}/{'x' * 930}"}},
+            "S3OutputPath must have at most 940 characters",
+        ),
         ({"RoleArn": "the-role-of-nobody-here"}, "'roleArn' failed to satisfy constraint"),
     ],
 )

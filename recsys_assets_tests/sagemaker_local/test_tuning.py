@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 
 from recsys_assets.sagemaker_local.jobs.search.ranges import parse_ranges
 from recsys_assets.sagemaker_local.jobs.search.strategies import Search
-from recsys_assets_tests.sagemaker_local.endpoint import Endpoint, eventually
+from recsys_assets_tests.sagemaker_local.endpoint import OBJECTIVE, Endpoint, eventually
 
 RANGES = {
     "ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}],
@@ -335,6 +335,43 @@ def test_a_tuning_jobs_name_is_used_once_and_absent_ones_are_not_found(
     with pytest.raises(endpoint.sagemaker.exceptions.ResourceNotFound, match="called absent"):
         endpoint.tuning_job("absent")
     endpoint.ended_tuning_job("once")
+
+
+def test_as_many_metrics_and_hyperparameters_as_the_api_has_can_be_described(
+    endpoint: Endpoint,
+) -> None:
+    ranges = {"ContinuousParameterRanges": RANGES["ContinuousParameterRanges"]}
+    request = endpoint.tuning_request("many", ranges, jobs=1, parallel=1)
+    definition = request["TrainingJobDefinition"]
+    metrics = [OBJECTIVE, *({"Name": f"m{n}", "Regex": f"m{n}=(.)"} for n in range(39))]
+    definition["AlgorithmSpecification"]["MetricDefinitions"] = metrics
+    definition["StaticHyperParameters"] = {f"h{n}": "1" for n in range(99)}
+    with pytest.raises(ClientError, match=r"At most 99 hyperparameters.*there are 99 and 1"):
+        endpoint.sagemaker.create_hyper_parameter_tuning_job(**request)
+    del definition["StaticHyperParameters"]["h0"]
+    endpoint.sagemaker.create_hyper_parameter_tuning_job(**request)
+    job = endpoint.ended_tuning_job("many")
+    assert job["HyperParameterTuningJobStatus"] == "Completed"
+    child = endpoint.training_job(job["BestTrainingJob"]["TrainingJobName"])
+    assert len(child["HyperParameters"]) == 100
+    assert child["AlgorithmSpecification"]["MetricDefinitions"] == metrics
+
+
+def test_an_objective_may_have_the_name_under_which_it_is_scraped_again(
+    endpoint: Endpoint,
+) -> None:
+    request = endpoint.tuning_request("namesake", RANGES, jobs=1, parallel=1)
+    metric = {**OBJECTIVE, "Name": "ObjectiveMetric"}
+    definition = request["TrainingJobDefinition"]
+    definition["AlgorithmSpecification"]["MetricDefinitions"] = [metric]
+    config = request["HyperParameterTuningJobConfig"]
+    config["HyperParameterTuningJobObjective"]["MetricName"] = "ObjectiveMetric"
+    endpoint.sagemaker.create_hyper_parameter_tuning_job(**request)
+    specification = endpoint.tuning_job("namesake")["TrainingJobDefinition"][
+        "AlgorithmSpecification"
+    ]
+    assert specification["MetricDefinitions"] == [metric]
+    assert endpoint.ended_tuning_job("namesake")["HyperParameterTuningJobStatus"] == "Completed"
 
 
 def test_resources_of_the_tuning_jobs_own_are_those_of_its_children(endpoint: Endpoint) -> None:

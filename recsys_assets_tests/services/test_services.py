@@ -17,6 +17,7 @@ import requests
 
 from recsys_assets.services.clients import isolated_session
 from recsys_assets.services.record import ProcessIdentity, Services, read_services
+from recsys_assets.settings import LOCAL_ROLE_ARN
 from recsys_assets_tests.main_job.command import Done, Started, only_sentence, recsys_assets
 from recsys_assets_tests.sagemaker_local.endpoint import eventually
 
@@ -178,6 +179,32 @@ def test_a_port_asked_for_that_is_taken_is_refused(own_state: Path, option: str)
     assert f"port {port}" in sentence
     assert "is taken by another program" in sentence
     assert services("status", own_state).returncode == 1
+
+
+def test_images_are_kept_for_the_next_start_and_other_options_wait_for_a_stop(
+    own_state: Path,
+) -> None:
+    image = f"mine={sys.executable} -c pass"
+    model = {"PrimaryContainer": {"Image": "mine:1"}, "ExecutionRoleArn": LOCAL_ROLE_ARN}
+    assert services("start", own_state, "--image", image).returncode == 0
+    client(recorded(own_state), "sagemaker").create_model(ModelName="before", **model)
+    refused = services("start", own_state, "--image", "other=python")
+    assert "`recsys-assets services stop` them" in only_sentence(refused)
+    services("stop", own_state)
+    assert services("start", own_state).returncode == 0
+    client(recorded(own_state), "sagemaker").create_model(ModelName="after", **model)
+
+
+@pytest.mark.parametrize("image", ["mine", "mine=/nowhere/program"])
+def test_an_image_that_is_no_program_is_told(own_state: Path, image: str) -> None:
+    sentence = only_sentence(services("start", own_state, "--image", image))
+    assert "expected REPOSITORY=PROGRAM, got 'mine'" in sentence or "/nowhere/program" in sentence
+
+
+def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    sentence = only_sentence(services("start", tmp_path / "file" / "state"))
+    assert f"cannot write to the state folder {tmp_path / 'file' / 'state'}: Not a" in sentence
 
 
 def test_a_port_of_last_time_that_is_taken_is_told_and_replaced(

@@ -39,12 +39,15 @@ class Fleet:
         In US dollars, of one instance; None if it is not known.
     price_source
         Where the price comes from, in words.
+    billed
+        Whether anybody is billed for them: not so on the local services.
     """
 
     instance_type: str
     instance_count: int
     price_per_hour: float | None
     price_source: str
+    billed: bool = True
 
     def usd(self, seconds: float) -> float | None:
         """Return the estimated cost of all instances for some seconds; None if not known."""
@@ -87,8 +90,8 @@ def fleet(instance_type: str, instance_count: int, config: CostConfig, region: s
             f"AWS's list price of {PRICES_OF} in {PRICES_REGION}; yours may differ",
         )
     else:
-        return Fleet(instance_type, instance_count, None, "")
-    return Fleet(instance_type, instance_count, price, source)
+        price, source = None, ""
+    return Fleet(instance_type, instance_count, price, source, billed=region is not None)
 
 
 def require_affordable_job(what: Fleet, seconds: int, jobs: int, config: CostConfig) -> None:
@@ -103,7 +106,8 @@ def require_affordable_job(what: Fleet, seconds: int, jobs: int, config: CostCon
     jobs
         How many such jobs there may be.
     config
-        Has the cap; without one nothing is refused.
+        Has the cap; without one nothing is refused, nor where nobody is billed, unless a price is
+        set there.
 
     Raises
     ------
@@ -115,6 +119,8 @@ def require_affordable_job(what: Fleet, seconds: int, jobs: int, config: CostCon
         return
     usd = what.usd(seconds * jobs)
     if usd is None:
+        if not what.billed:
+            return
         raise _no_price(what, "cost.max_usd_per_job", cap)
     if usd > cap:
         raise Failure(
@@ -139,6 +145,8 @@ def require_affordable_endpoint(what: Fleet, config: CostConfig) -> None:
         return
     usd = what.usd(_HOUR)
     if usd is None:
+        if not what.billed:
+            return
         raise _no_price(what, "cost.max_usd_per_endpoint_hour", cap)
     if usd > cap:
         raise Failure(
@@ -152,7 +160,7 @@ def require_affordable_endpoint(what: Fleet, config: CostConfig) -> None:
 
 def _no_price(what: Fleet, key: str, cap: float) -> Failure:
     return Failure(
-        f"{key} is {cap:.2f}, but the price of {what.instance_type} is not known here: set "
-        f"cost.price_per_hour, e.g. {{{what.instance_type}: 0.25}}.",
+        f"{key} is {cap:.2f}, but the price of {what.instance_type} is not known here: set it in "
+        "cost.price_per_hour to what the Amazon SageMaker pricing page says.",
         allow_retries=False,
     )

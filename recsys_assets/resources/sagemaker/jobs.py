@@ -150,7 +150,9 @@ class Remote:
         tries = Tries(self._patience_seconds)
         while True:
             try:
-                self.call(verb, **request)
+                # Until the answer is there SageMaker may know of nothing that could be stopped.
+                with uninterrupted():
+                    self.call(verb, **request)
             except (BotoCoreError, ClientError) as error:
                 if is_done(self.describe()):
                     return
@@ -328,10 +330,11 @@ class JobLog:
         """Return the lines that have come since the last call."""
         if self._group is None:
             return []
+        pages = self._client.get_paginator("describe_log_streams").paginate(
+            logGroupName=self._group, logStreamNamePrefix=f"{self._job}/"
+        )
         try:
-            streams = self._client.describe_log_streams(
-                logGroupName=self._group, logStreamNamePrefix=f"{self._job}/"
-            )["logStreams"]
+            streams = [stream for page in pages for stream in page["logStreams"]]
         except ClientError as error:
             if error.response["Error"]["Code"] in _ABSENT:
                 return []  # nothing logged yet
@@ -350,5 +353,5 @@ class JobLog:
             )
             lines += [event["message"] for event in page["events"]]
             self._tokens[stream] = page["nextForwardToken"]
-            if page["nextForwardToken"] == token or not page["events"]:
+            if page["nextForwardToken"] == token:  # a page may be empty and not the last one
                 return lines

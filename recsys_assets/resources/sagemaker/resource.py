@@ -205,7 +205,7 @@ class SageMaker(ConfigurableResource[Any]):
         pages = (
             self._client("sagemaker")
             .get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
-            .paginate(HyperParameterTuningJobName=tuning_job, SortOrder="Ascending")
+            .paginate(HyperParameterTuningJobName=tuning_job, SortOrder="Ascending", MaxResults=100)
         )
         return [_trial(item) for page in pages for item in page["TrainingJobSummaries"]]
 
@@ -234,6 +234,8 @@ class SageMaker(ConfigurableResource[Any]):
         return fleet(instance_type, instance_count, self.cost, region)
 
     def _requests(self) -> RequestMaker:
+        if not self.role_arn:
+            raise Failure("No role: set RECSYS_ROLE_ARN.", allow_retries=False)
         return RequestMaker(self.training_image(), self.role_arn, self.network, self.encryption)
 
     def _deployment(self, log: Log) -> Deployment:

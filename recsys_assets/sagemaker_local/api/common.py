@@ -1,4 +1,4 @@
-"""What actions of several kinds of resources have in common: stopping, listing, name clashes."""
+"""What actions of several kinds of resources share: queueing, stopping, listing and checks."""
 
 import base64
 import binascii

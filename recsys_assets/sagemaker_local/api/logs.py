@@ -150,8 +150,7 @@ def filter_log_events(context: Context, request: dict[str, Any]) -> dict[str, An
         if place is None:
             raise _invalid("The specified nextToken is invalid.")
         after = int(place[1]), int(place[2]), int(place[3])
-    limit = request.get("limit", _MOST_EVENTS)
-    found = context.store.find_log_events(
+    page, there_are_more = context.store.find_log_events(
         group,
         streams=request.get("logStreamNames", []),
         prefix=request.get("logStreamNamePrefix", ""),
@@ -159,10 +158,10 @@ def filter_log_events(context: Context, request: dict[str, Any]) -> dict[str, An
         since=request.get("startTime"),
         until=request.get("endTime"),
         after=after,
-        limit=limit + 1,  # one more tells whether there is another page
+        limit=request.get("limit", _MOST_EVENTS),
+        most_bytes=_MOST_BYTES,
     )
-    page = found[:limit]
-    more = {"nextToken": "/".join(map(str, page[-1].place))} if len(found) > limit else {}
+    more = {"nextToken": "/".join(map(str, page[-1].place))} if there_are_more else {}
     return {
         "events": [
             {

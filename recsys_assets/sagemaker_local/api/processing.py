@@ -99,7 +99,7 @@ def stop_processing_job(context: Context, request: dict[str, Any]) -> dict[str, 
 
 def list_processing_jobs(context: Context, request: dict[str, Any]) -> dict[str, Any]:
     """List processing jobs."""
-    jobs, more = list_page(context.store, PROCESSING_JOB, request, default_order="Descending")
+    jobs, more = list_page(context.store, PROCESSING_JOB, request)
     return {"ProcessingJobSummaries": jobs, **more}
 
 

@@ -24,6 +24,9 @@ from recsys_assets.sagemaker_local.s3 import S3Uri
 from recsys_assets.sagemaker_local.store import TRAINING_JOB
 from recsys_assets.sagemaker_local.validation import ANY, Supported, refuse_unsupported
 
+_LONGEST_OUTPUT_PATH = 1024 - len(f"/{'x' * 63}/output/model.tar.gz")
+"""Characters of an S3OutputPath below which every job's artefact has a URI that the API allows."""
+
 _CHANNEL = "InputDataConfig"
 _S3_SOURCE = f"{_CHANNEL}.DataSource.S3DataSource"
 
@@ -175,7 +178,13 @@ def check_definition(context: Context, definition: Mapping[str, Any]) -> Program
             " retry the request without specifying metric definitions."
         )
     check_definitions(specification.get("MetricDefinitions", []))
-    S3Uri.parse(definition["OutputDataConfig"]["S3OutputPath"], "OutputDataConfig.S3OutputPath")
+    output = definition["OutputDataConfig"]["S3OutputPath"]
+    S3Uri.parse(output, "OutputDataConfig.S3OutputPath")
+    if len(output) > _LONGEST_OUTPUT_PATH:
+        raise validation_error(
+            f"OutputDataConfig.S3OutputPath must have at most {_LONGEST_OUTPUT_PATH} characters, so"
+            f" that an artefact below it has a name that S3 allows; it has {len(output)}."
+        )
     _check_waiting_time(definition)
     _check_channels(context, definition)
     return program

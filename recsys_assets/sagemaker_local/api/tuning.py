@@ -28,6 +28,9 @@ from recsys_assets.sagemaker_local.validation import ANY, Supported, refuse_unsu
 _MOST_TRAINING_JOBS = 750
 """How many a tuning job has that does not limit them, and a Grid at most: AWS's quota."""
 
+_MOST_HYPERPARAMETERS = 100
+"""How many the API allows a training job, one of them SageMaker's own: the objective's name."""
+
 _CONFIG = "HyperParameterTuningJobConfig"
 _DEFINITION = "TrainingJobDefinition"
 _CRITERIA = f"{_CONFIG}.TuningJobCompletionCriteria"
@@ -177,8 +180,14 @@ def _existing(context: Context, request: dict[str, Any]) -> Description:
 
 def _check_ranges(ranges: Sequence[Range], definition: Description, program: Program) -> None:
     tunable = program.tunable_hyperparameters
+    static = definition.get("StaticHyperParameters", {})
+    if len(static) + len(ranges) >= _MOST_HYPERPARAMETERS:
+        raise validation_error(
+            f"At most {_MOST_HYPERPARAMETERS - 1} hyperparameters, static and tunable together, are"
+            f" allowed; there are {len(static)} and {len(ranges)}."
+        )
     for item in ranges:
-        if item.name in definition.get("StaticHyperParameters", {}):
+        if item.name in static:
             raise validation_error(
                 f"Hyperparameter {item.name!r} is in StaticHyperParameters and in"
                 " ParameterRanges; it can be in only one of them."

@@ -172,7 +172,7 @@ class Container:
             status = self._process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             return None
-        # Only a descendant that left the process group can hold the output open beyond the end.
+        # Elsewhere than on Linux a descendant that left the process group may hold the output open.
         self._reader.join(timeout=5)
         return status
 

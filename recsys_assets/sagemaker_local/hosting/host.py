@@ -17,7 +17,7 @@ from recsys_assets.sagemaker_local.hosting import records
 from recsys_assets.sagemaker_local.hosting.instance import Instance
 from recsys_assets.sagemaker_local.hosting.routing import Route
 from recsys_assets.sagemaker_local.jobs.run import LONGEST_FAILURE_REASON
-from recsys_assets.sagemaker_local.store import ENDPOINT, Description, Query
+from recsys_assets.sagemaker_local.store import ENDPOINT, RETRY_SECONDS, Description, Query
 
 _TRANSITIONAL = ("Creating", "Updating", "SystemUpdating")
 
@@ -67,20 +67,29 @@ class Host:
             instance.join(max(0.0, deadline - time.monotonic()))
 
     def _loop(self) -> None:
+        timeout: float | None = None
         while True:
-            self._context.hosting_changed.wait()
+            self._context.hosting_changed.wait(timeout)
             self._context.hosting_changed.clear()
             if self._ending.is_set():
                 return
-            self._pass()
+            try:
+                timeout = None if self._pass() else RETRY_SECONDS
+            except Exception:
+                timeout = RETRY_SECONDS
+                _logger.exception("The host's pass failed and is tried again")
 
-    def _pass(self) -> None:
+    def _pass(self) -> bool:
+        """Bring every endpoint forward; return whether each could be."""
+        failed = False
         for endpoint in self._endpoints():
             try:
                 self._reconcile(endpoint)
             except Exception:
                 # One endpoint that cannot go on must not hold up the others.
+                failed = True
                 _logger.exception("endpoint %s: the pass failed", endpoint["EndpointName"])
+        return not failed
 
     def _endpoints(self) -> list[Description]:
         return [item.description for item in self._context.store.find(ENDPOINT, Query())]

@@ -32,11 +32,17 @@ class Background(abc.ABC):
     ) -> None:
         self.end()
 
-    def end(self) -> None:
-        """End the work, if it was begun, without its errors. May be called repeatedly."""
+    def end(self, *, patient: bool = False) -> None:
+        """End the work, if it was begun, without its errors. May be called repeatedly.
+
+        Parameters
+        ----------
+        patient
+            Whether to wait for whatever transfer it is in the middle of, however long that takes.
+        """
         self._ending.set()
         if self._thread.is_alive():
-            self._thread.join(_PATIENCE_SECONDS)
+            self._thread.join(None if patient else _PATIENCE_SECONDS)
 
     def check(self) -> None:
         """Raise what the work failed with, if it failed."""

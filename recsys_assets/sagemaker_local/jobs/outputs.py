@@ -1,9 +1,11 @@
 """What a job leaves in S3: folders of its program, as an archive or file by file.
 
-Which folders, where to and when is told by each kind of job; archives are made by ``archives``.
+Which folders, where to and when is told by each kind of job; archives are made by
+``containers.archives``.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,7 +82,7 @@ class FolderMirror(Background):
         JobFailed
             When a file cannot be stored.
         """
-        for path in sorted(self._folder.rglob("*")):
+        for path in sorted(self._files()):
             # A program may rename or remove a file at any moment.
             with contextlib.suppress(FileNotFoundError):
                 if path.is_file() and self._uploaded.get(path) != (version := _version(path)):
@@ -97,9 +99,15 @@ class FolderMirror(Background):
         JobFailed
             When a file cannot be stored, now or earlier.
         """
-        self.end()
+        # An upload under way would end after those to come, and leave an older version in S3.
+        self.end(patient=True)
         self.check()
         self.upload()
+
+    def _files(self) -> Iterator[Path]:
+        # Other than rglob, walk passes over a folder that is removed meanwhile.
+        for folder, _, names in os.walk(self._folder):
+            yield from (Path(folder, name) for name in names)
 
     def _work(self) -> None:
         while not self._ending.wait(_INTERVAL_SECONDS):

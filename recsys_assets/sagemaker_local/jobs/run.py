@@ -20,7 +20,7 @@ from recsys_assets.sagemaker_local.containers.container import HOST, Container
 from recsys_assets.sagemaker_local.context import Context
 from recsys_assets.sagemaker_local.errors import ServiceError
 from recsys_assets.sagemaker_local.jobs.background import Background
-from recsys_assets.sagemaker_local.store import Description, Kind
+from recsys_assets.sagemaker_local.store import RETRY_SECONDS, Description, Kind, StoreError
 
 DEFAULT_MAX_RUNTIME_SECONDS = 86_400
 """How long a job's program may run when its request does not say, as on AWS."""
@@ -112,7 +112,7 @@ class Run(abc.ABC):
             ``Completed``, ``Failed`` or ``Stopped``. A job that the client stopped meanwhile ends
             as ``Stopped`` unless it failed.
         reason
-            The FailureReason of a failed job.
+            The FailureReason of a failed job; its beginning if it is too long for the API.
         """
         member = cls.kind.status_member
         if job[member] not in ("InProgress", "Stopping"):
@@ -122,7 +122,7 @@ class Run(abc.ABC):
         job[member] = status
         job[f"{cls._prefix()}EndTime"] = time.time()
         if reason is not None:
-            job["FailureReason"] = reason
+            job["FailureReason"] = reason[:LONGEST_FAILURE_REASON]
 
     @classmethod
     def _prefix(cls) -> str:
@@ -150,15 +150,14 @@ class Run(abc.ABC):
         except StopRequested:
             self._end("Stopped")
         except JobFailed as failure:
-            self._end("Failed", str(failure)[:LONGEST_FAILURE_REASON])
+            self._end("Failed", str(failure))
         except ServiceError as error:
-            self._end("Failed", f"ClientError: {error}"[:LONGEST_FAILURE_REASON])
+            self._end("Failed", f"ClientError: {error}")
         except Exception as error:
             if self._interrupted.is_set():
                 return  # a consequence of the interruption
             _logger.exception("%s %s failed", self.kind.resource_type, self.name)
-            reason = f"InternalServerError: {type(error).__name__}: {error}"
-            self._end("Failed", reason[:LONGEST_FAILURE_REASON])
+            self._end("Failed", f"InternalServerError: {type(error).__name__}: {error}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -167,8 +166,17 @@ class Run(abc.ABC):
         """Do the job in a fresh folder and write its good end to the record."""
 
     def _end(self, status: str, reason: str | None = None) -> None:
-        with self.context.store.edit(self.kind, self.name) as job:
-            self.end(job, status, reason)
+        """Write the end to the record, as soon as that can be written."""
+        while True:
+            try:
+                with self.context.store.edit(self.kind, self.name) as job:
+                    self.end(job, status, reason)
+            except StoreError:
+                _logger.exception("%s %s has to wait for its end", self.kind.label, self.name)
+                if self._interrupted.wait(RETRY_SECONDS):
+                    return
+            else:
+                return
 
     def _check(self) -> None:
         """Give way to a stop or an interruption.

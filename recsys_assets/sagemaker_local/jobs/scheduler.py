@@ -17,6 +17,7 @@ from recsys_assets.sagemaker_local.jobs.run import Run
 from recsys_assets.sagemaker_local.jobs.transform.job import TransformRun
 from recsys_assets.sagemaker_local.store import (
     PROCESSING_JOB,
+    RETRY_SECONDS,
     TRAINING_JOB,
     TRANSFORM_JOB,
     TUNING_JOB,
@@ -87,8 +88,8 @@ class Scheduler:
                 self._pass()
                 timeout = self._seconds_to_deadline()
             except Exception:
-                timeout = None
-                _logger.exception("The scheduler's pass failed; the next change brings another")
+                timeout = RETRY_SECONDS
+                _logger.exception("The scheduler's pass failed and is tried again")
 
     def _pass(self) -> None:
         self._advance_tuning_jobs()

@@ -14,6 +14,7 @@ from typing import Any
 
 from recsys_assets.sagemaker_local.images import Program
 from recsys_assets.sagemaker_local.jobs import training
+from recsys_assets.sagemaker_local.jobs.run import LONGEST_FAILURE_REASON
 from recsys_assets.sagemaker_local.jobs.search.ranges import parse_ranges
 from recsys_assets.sagemaker_local.jobs.search.stopping import below_median, parse_hyperband
 from recsys_assets.sagemaker_local.jobs.search.strategies import Search, hash_32
@@ -34,6 +35,11 @@ _UNFINISHED = ("InProgress", "Stopping")
 _COMPLETION = "CompletionTime"
 """Member of a record, for this module alone: when a criterion was met that ends it early."""
 
+_OBJECTIVE_METRIC = "ObjectiveMetric"
+
+_MOST_METRICS = 40
+"""Metric definitions that the API allows a training job."""
+
 # Members of a training job definition that its children do not take over as they are.
 _OWN = ("DefinitionName", "HyperParameterTuningResourceConfig", "StaticHyperParameters")
 
@@ -52,12 +58,15 @@ def new_tuning_job(request: Mapping[str, Any], program: Program) -> Description:
     objective = request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
     specification = definition["AlgorithmSpecification"]
     metrics = list(program.metric_definitions or specification.get("MetricDefinitions", []))
-    # As on AWS, the objective is scraped under a name of its own too.
-    metrics += [
-        {**metric, "Name": "ObjectiveMetric"}
+    # As on AWS, the objective is scraped under a name of its own too, if that is not taken.
+    renamed = [
+        {**metric, "Name": _OBJECTIVE_METRIC}
         for metric in metrics
         if metric["Name"] == objective["MetricName"]
     ]
+    taken = any(metric["Name"] == _OBJECTIVE_METRIC for metric in metrics)
+    if not taken and len(metrics) + len(renamed) <= _MOST_METRICS:
+        metrics += renamed
     job = {
         **request,
         "HyperParameterTuningJobArn": TUNING_JOB.arn(request["HyperParameterTuningJobName"]),
@@ -156,13 +165,13 @@ def end(store: Store, name: str, status: str, reason: str | None = None) -> None
     status
         ``Completed``, ``Failed`` or ``Stopped``.
     reason
-        The FailureReason of a failed job.
+        The FailureReason of a failed job; its beginning if it is too long for the API.
     """
     with store.edit(TUNING_JOB, name) as job:
         job["HyperParameterTuningJobStatus"] = status
         job["HyperParameterTuningEndTime"] = time.time()
         if reason is not None:
-            job["FailureReason"] = reason
+            job["FailureReason"] = reason[:LONGEST_FAILURE_REASON]
 
 
 def _is_complete(store: Store, job: Description) -> bool:

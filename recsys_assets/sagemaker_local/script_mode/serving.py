@@ -102,7 +102,12 @@ def _handler(module: ModuleType, model: Any) -> type[http.server.BaseHTTPRequest
             self._send(200 if self.path == "/ping" else 404, b"", "text/plain")
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            if "Content-Length" not in self.headers:
+                self.close_connection = True  # with the body still unread
+                message = b"a body in chunks, without Content-Length, is not supported"
+                self._send(411, message, "text/plain")
+                return
+            body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.path != "/invocations":
                 self._send(404, b"", "text/plain")
                 return

@@ -11,9 +11,7 @@ from recsys_assets.domain.recordio import write_recordio
 from recsys_assets.resources.aws import AwsClients
 from recsys_assets.resources.object_store import ObjectStore
 from recsys_assets.resources.sagemaker import SageMaker, Training, configured_sagemaker
-from recsys_assets.services.record import Services
 from recsys_assets.settings import Settings
-from recsys_assets_tests.proxy import Proxy
 
 HYPERPARAMETERS = {
     "feature_dim": "20",
@@ -61,16 +59,9 @@ def training(
 
 
 @pytest.fixture
-def proxied(settings: Settings, services: Services, proxy: Proxy) -> Iterator[SageMaker]:
+def proxied(settings: Settings, proxied_aws: AwsClients) -> Iterator[SageMaker]:
     """The resource as on AWS, with the proxy between."""
-    clients = AwsClients(
-        local=False,
-        endpoint_url=proxy.url,
-        region_name=services.region,
-        aws_access_key_id=services.access_key_id,
-        aws_secret_access_key=services.secret_access_key,
-    )
-    resource = configured_sagemaker(None, aws=clients, role_arn=settings.role_arn)
+    resource = configured_sagemaker(None, aws=proxied_aws, role_arn=settings.role_arn)
     fast = resource.model_copy(update={"poll_seconds": 0.1})
     with fast.process_config_and_initialize_cm() as sagemaker:
         yield sagemaker

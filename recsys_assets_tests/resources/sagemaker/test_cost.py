@@ -81,8 +81,20 @@ def test_a_cap_without_a_known_price_refuses_and_says_what_to_set() -> None:
         lambda: require_affordable_job(what, 60, 1, config),
         lambda: require_affordable_endpoint(what, config),
     ):
-        with pytest.raises(Failure, match=r"set cost.price_per_hour, e.g. \{ml.y: 0.25\}"):
+        with pytest.raises(
+            Failure, match=r"price of ml.y is not known here: set it in cost.price_per_hour"
+        ):
             require()
+
+
+def test_where_nobody_is_billed_a_cap_refuses_only_by_a_price_that_is_set() -> None:
+    cap = CostConfig(max_usd_per_job=1, max_usd_per_endpoint_hour=1)
+    here = fleet("ml.m5.xlarge", 1, cap, None)
+    require_affordable_job(here, 86_400, 100, cap)
+    require_affordable_endpoint(here, cap)
+    priced = CostConfig(max_usd_per_job=1, price_per_hour={"ml.m5.xlarge": 2.0})
+    with pytest.raises(Failure, match=r"This could cost 2.00 USD"):
+        require_affordable_job(fleet("ml.m5.xlarge", 1, priced, None), 3600, 1, priced)
 
 
 def test_an_endpoint_is_capped_by_the_hour() -> None:

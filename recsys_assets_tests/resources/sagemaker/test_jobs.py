@@ -1,5 +1,6 @@
 """The SageMaker resource against the local endpoint: names, finding jobs again, stopping them."""
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +21,7 @@ from recsys_assets.resources.sagemaker import (
 )
 from recsys_assets.resources.sagemaker.config import CostConfig
 from recsys_assets.settings import Settings
-from recsys_assets_tests.proxy import Proxy, refuse
+from recsys_assets_tests.proxy import Answer, Call, Forward, Proxy, refuse
 
 RUN = Run("0123456789abcdef", "0123456789abcdef", "fm_model")
 
@@ -165,6 +166,47 @@ def test_a_failure_shows_the_last_lines_of_the_log(
     assert lines
     assert lines[-1] in str(caught.value.metadata["log"].value)
     assert [status for look in seen for status in look.statuses][-1] == "Training job failed"
+
+
+def test_a_log_is_read_to_its_end_through_all_pages_of_streams_and_empty_pages_of_lines(
+    proxied: SageMaker, proxy: Proxy
+) -> None:
+    # As CloudWatch may answer: 50 streams a page, pages without lines between those with some.
+    streams = [f"job/algo-{number}-1" for number in range(1, 61)]
+
+    def stream_page(call: Call, forward: Forward) -> Answer:
+        if "nextToken" in call.content:
+            return as_json(logStreams=[{"logStreamName": name} for name in streams[50:]])
+        first = [{"logStreamName": name} for name in streams[:50]]
+        return as_json(logStreams=first, nextToken="more")
+
+    def line_page(call: Call, forward: Forward) -> Answer:
+        position = int(call.content.get("nextToken", 0))
+        name = call.content["logStreamName"]
+        events = [{"message": f"the line of {name}", "timestamp": 1}] if position == 1 else []
+        return as_json(events=events, nextForwardToken=str(min(position + 1, 2)))
+
+    proxy.inject(stream_page, "DescribeLogStreams", times=2)
+    proxy.inject(line_page, "GetLogEvents", times=9999)
+    assert proxied.log_lines("job") == [f"the line of {name}" for name in streams]
+
+
+def as_json(**content: Any) -> Answer:
+    media = ("Content-Type", "application/x-amz-json-1.1")
+    return Answer(200, (media,), json.dumps(content).encode())
+
+
+def test_a_role_that_is_not_set_is_told_before_anything_is_asked_for(
+    settings: Settings, training: Callable[..., Training]
+) -> None:
+    resource = build_resources(settings)["sagemaker"].model_copy(update={"role_arn": ""})
+    with (
+        resource.process_config_and_initialize_cm() as sagemaker,
+        pytest.raises(Failure, match=r"No role: set RECSYS_ROLE_ARN\.") as caught,
+        sagemaker.training_job(training(), RUN),
+    ):
+        pass
+    assert caught.value.allow_retries is False
 
 
 @pytest.mark.parametrize(

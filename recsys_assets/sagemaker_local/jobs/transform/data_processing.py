@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from recsys_assets.sagemaker_local.errors import validation_error
 from recsys_assets.sagemaker_local.jobs.transform.json_path import Selector
 from recsys_assets.sagemaker_local.jobs.transform.splitting import BadInput, Record
+from recsys_assets.sagemaker_local.validation import no_constant
 
 _NO_SPACE = re.compile(r"[^ \t\r\n]")
 
@@ -196,7 +197,7 @@ class _Json:
         text = content.decode()
         values = []
         position = 0
-        decoder = json.JSONDecoder(parse_constant=_no_constant)
+        decoder = json.JSONDecoder(parse_constant=no_constant)
         try:
             while found := _NO_SPACE.search(text, position):
                 value, position = decoder.raw_decode(text, found.start())
@@ -275,7 +276,3 @@ def _value(form: _Form, record: Record) -> Any:
 
 def _start(record: Record) -> str:
     return repr(record.original[:50])
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
