@@ -28,7 +28,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 run: $(VENV)/installed ## from ratings to recommendations; RATINGS=... for your own
-	$(BIN)/recsys-assets run --state '$(STATE)' \
+	@$(BIN)/recsys-assets run --state '$(STATE)' \
 		$(if $(RATINGS),--ratings '$(RATINGS)') \
 		$(if $(FORMAT),--format '$(FORMAT)') \
 		$(if $(CONFIG),--config '$(CONFIG)')
