@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from recsys_assets.cli import cli
 from recsys_assets.cli.ui import mlflow_ui
 from recsys_assets.definitions import build_resources
 from recsys_assets.preflight import Finding, _trusts_sagemaker, examine
-from recsys_assets.services.control import environment_lines, find_services
+from recsys_assets.services.record import Services
 from recsys_assets.settings import Settings
+from recsys_assets_tests.main_job.command import exported
 from recsys_assets_tests.proxy import Answer, Call, Forward, Proxy, refuse
 
 TRAINING_QUOTA = "ml.m5.xlarge for training job usage"
@@ -26,20 +26,12 @@ QUOTAS = {
 
 
 @pytest.fixture
-def proxy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+def proxy(services: Services, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> Proxy:
     """Stand between the checks, with AWS's settings, and the local services."""
-    services = find_services(settings.state)
-    assert services is not None
-    for line in environment_lines(services):
-        name, equals, value = line.removeprefix("export ").partition("=")
-        if equals:
-            monkeypatch.setenv(name, value.strip("'"))
-    monkeypatch.setenv("RECSYS_ENV", "aws")
-    with Proxy(services.sagemaker_url, s3=services.s3_url) as between:
-        for name, value in between.environment().items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SERVICE_QUOTAS", between.url)
-        yield between
+    between = {**proxy.environment(), "AWS_ENDPOINT_URL_SERVICE_QUOTAS": proxy.url}
+    for name, value in {**exported(services), **between, "RECSYS_ENV": "aws"}.items():
+        monkeypatch.setenv(name, value)
+    return proxy
 
 
 def quotas(values: dict[str, float]) -> Answer:

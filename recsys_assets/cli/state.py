@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 import recsys_assets
+from recsys_assets.lost_interrupts import lost_interrupts_repeated
 from recsys_assets.services.control import ServicesError, start_services, stop_services
 from recsys_assets.settings import Settings, SettingsError
 
@@ -103,7 +104,8 @@ def interruptible() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, on_signal) for number in numbers]
     try:
-        yield
+        with lost_interrupts_repeated():
+            yield
     except KeyboardInterrupt:
         raise UserError("interrupted") from None
     finally:

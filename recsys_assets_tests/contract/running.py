@@ -28,7 +28,7 @@ from recsys_assets_tests.contract.environments import (
     SAGEMAKER_SDK_3,
     Environment,
 )
-from recsys_assets_tests.main_job.test_aws_environment import exported
+from recsys_assets_tests.main_job.command import exported
 from recsys_assets_tests.proxy import Answer, Call, Forward, Proxy
 
 RESULTS = Path(__file__).with_name("results")

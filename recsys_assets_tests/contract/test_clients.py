@@ -9,9 +9,7 @@ import pytest
 
 from recsys_assets.sagemaker_local.api import ACTIONS
 from recsys_assets.sagemaker_local.containers.private_mount import private_mounts_work
-from recsys_assets.services.control import find_services
 from recsys_assets.services.record import Services
-from recsys_assets.settings import Settings
 from recsys_assets_tests.contract.environments import NoInterpreterError
 from recsys_assets_tests.contract.running import CLIENTS, RESULTS, Client, Results, run_client
 
@@ -22,13 +20,6 @@ WRITE_RESULTS = bool(os.environ.get("RECSYS_TEST_WRITE_RESULTS"))
 
 BOTO3 = CLIENTS[0]
 each_client = pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.environment.name)
-
-
-@pytest.fixture(scope="module")
-def services(settings: Settings) -> Services:
-    running = find_services(settings.state)
-    assert running is not None
-    return running
 
 
 @pytest.fixture(scope="module")

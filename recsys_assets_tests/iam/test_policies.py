@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from recsys_assets_tests.iam.evaluation import (
     needs_no_permission,
     permissions_for,
 )
+from recsys_assets_tests.main_job.command import recsys_assets, shell_environment
 from recsys_assets_tests.proxy import Call, Proxy
 from recsys_assets_tests.sagemaker_local.endpoint import BUCKET, CREDENTIALS, Endpoint, free_port
 
@@ -28,7 +28,6 @@ PREFIX = "policies/of"
 SETTINGS = Settings.from_environment(
     {"RECSYS_BUCKET": BUCKET, "RECSYS_PREFIX": PREFIX, "RECSYS_ROLE_ARN": LOCAL_ROLE_ARN}
 )
-RECSYS = str(Path(sys.executable).with_name("recsys-assets"))
 
 # What a policy allows and the calls recorded here do not show, and when it is called.
 ONLY_SOMETIMES = {
@@ -97,8 +96,7 @@ def recorded(
         (folder / "endpoint").mkdir()
         stack.enter_context(contextlib.closing(endpoint)).start()
         of_platform = stack.enter_context(Proxy(endpoint.url, s3=object_store))
-        environment = {
-            **{name: value for name, value in os.environ.items() if "RECSYS" not in name},
+        variables = {
             **CREDENTIALS,
             **of_platform.environment(),
             "RECSYS_ENV": "aws",
@@ -112,15 +110,20 @@ def recorded(
         for mode in ("train", "tune"):
             config = folder / f"{mode}.yaml"
             config.write_text(json.dumps(run_config(mode)))
-            recsys(environment, "run", "--state", str(state), "--config", str(config))
+            recsys(variables, "run", "--state", str(state), "--config", str(config))
             # The endpoint is created for the first model and updated to the second.
-            execute(environment, state, "serving", "ops: {endpoint: {config: {margin: 5}}}")
-        execute(environment, state, "stop_serving")
-        recsys(environment, "doctor", "--state", str(state))
+            execute(variables, state, "serving", "ops: {endpoint: {config: {margin: 5}}}")
+        execute(variables, state, "stop_serving")
+        recsys(variables, "doctor", "--state", str(state))
         yield {"platform": of_platform.calls, "sagemaker_role": of_jobs.calls}
 
 
-def execute(environment: dict[str, str], state: Path, job: str, config: str = "{}") -> None:
+def recsys(variables: dict[str, str], *arguments: str) -> None:
+    done = recsys_assets(*arguments, **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def execute(variables: dict[str, str], state: Path, job: str, config: str = "{}") -> None:
     """Execute a job of the platform as a person types it."""
     path = state / "config.yaml"
     path.write_text(config)
@@ -133,7 +136,7 @@ def execute(environment: dict[str, str], state: Path, job: str, config: str = "{
     named = ["-m", "recsys_assets.definitions", "-j", job, "-c", str(path)]
     done = subprocess.run(
         [sys.executable, "-m", "dagster", "job", "execute", *named],
-        env=environment | places,
+        env=shell_environment(**variables, **places),
         capture_output=True,
         text=True,
     )
@@ -148,11 +151,6 @@ def run_config(mode: str) -> dict[str, object]:
             "model_training": {"config": small},
         }
     }
-
-
-def recsys(environment: dict[str, str], *arguments: str) -> None:
-    done = subprocess.run([RECSYS, *arguments], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def unused(document: dict[str, object], permissions: list[Permission]) -> set[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from recsys_assets.services.clients import isolated_session
+from recsys_assets.services.control import environment_lines
 from recsys_assets.services.record import Services, read_services
 from recsys_assets_tests.sagemaker_local.endpoint import eventually
 
@@ -28,6 +29,16 @@ def shell_environment(**variables: str) -> dict[str, str]:
     """Return the environment of a shell that knows nothing of the platform, and `variables`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
     return kept | variables
+
+
+def exported(services: Services) -> dict[str, str]:
+    """What a shell has after ``eval "$(recsys-assets services env)"``."""
+    lines = [line.removeprefix("export ") for line in environment_lines(services)]
+    return {
+        name: value.strip("'")
+        for name, equals, value in (line.partition("=") for line in lines)
+        if equals
+    }
 
 
 def recsys_assets(*arguments: str | Path, **variables: str) -> Done:

@@ -6,30 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from recsys_assets.services.control import environment_lines, find_services
 from recsys_assets.services.record import Services
-from recsys_assets.settings import Settings
+from recsys_assets_tests.main_job.command import exported
 
 RECSYS = str(Path(sys.executable).with_name("recsys-assets"))
-
-
-@pytest.fixture
-def services(settings: Settings) -> Services:
-    running = find_services(settings.state)
-    assert running is not None
-    return running
-
-
-def exported(services: Services) -> dict[str, str]:
-    """What a shell has after ``eval "$(recsys-assets services env)"``."""
-    lines = [line.removeprefix("export ") for line in environment_lines(services)]
-    return {
-        name: value.strip("'")
-        for name, equals, value in (line.partition("=") for line in lines)
-        if equals
-    }
 
 
 def test_the_main_job_runs_against_endpoints_that_the_aws_settings_name(

@@ -115,14 +115,8 @@ def require_affordable_job(what: Fleet, seconds: int, jobs: int, config: CostCon
         With the figures and with what to set.
     """
     cap = config.max_usd_per_job
-    if cap is None:
-        return
-    usd = what.usd(seconds * jobs)
-    if usd is None:
-        if not what.billed:
-            return
-        raise _no_price(what, "cost.max_usd_per_job", cap)
-    if usd > cap:
+    usd = _usd_to_cap(what, seconds * jobs, "cost.max_usd_per_job", cap)
+    if cap is not None and usd > cap:
         raise Failure(
             f"This could cost {usd:.2f} USD, and cost.max_usd_per_job is {cap:.2f}: {jobs} job(s) "
             f"of {what.instance_count} x {what.instance_type} for at most {seconds:,} s at "
@@ -141,14 +135,8 @@ def require_affordable_endpoint(what: Fleet, config: CostConfig) -> None:
         With the figures and with what to set.
     """
     cap = config.max_usd_per_endpoint_hour
-    if cap is None:
-        return
-    usd = what.usd(_HOUR)
-    if usd is None:
-        if not what.billed:
-            return
-        raise _no_price(what, "cost.max_usd_per_endpoint_hour", cap)
-    if usd > cap:
+    usd = _usd_to_cap(what, _HOUR, "cost.max_usd_per_endpoint_hour", cap)
+    if cap is not None and usd > cap:
         raise Failure(
             f"This endpoint would cost {usd:.2f} USD an hour for as long as it stands, and "
             f"cost.max_usd_per_endpoint_hour is {cap:.2f}: {what.instance_count} x "
@@ -158,9 +146,19 @@ def require_affordable_endpoint(what: Fleet, config: CostConfig) -> None:
         )
 
 
-def _no_price(what: Fleet, key: str, cap: float) -> Failure:
-    return Failure(
-        f"{key} is {cap:.2f}, but the price of {what.instance_type} is not known here: set it in "
-        "cost.price_per_hour to what the Amazon SageMaker pricing page says.",
-        allow_retries=False,
-    )
+def _usd_to_cap(what: Fleet, seconds: float, key: str, cap: float | None) -> float:
+    """Return what a cap is compared with: 0 where there is none, or nobody is billed.
+
+    Raises
+    ------
+    Failure
+        If there is a cap and the price is not known.
+    """
+    usd = what.usd(seconds)
+    if usd is None and what.billed and cap is not None:
+        raise Failure(
+            f"{key} is {cap:.2f}, but the price of {what.instance_type} is not known here: set it "
+            "in cost.price_per_hour to what the Amazon SageMaker pricing page says.",
+            allow_retries=False,
+        )
+    return usd or 0.0

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dagster import ConfigurableResource, Failure
+from dagster import ConfigurableResource, Failure, InitResourceContext
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from recsys_assets.lost_interrupts import lost_interrupts_repeated
 from recsys_assets.resources.aws import AwsClients, is_aws
 from recsys_assets.resources.interrupts import was_interrupted
 from recsys_assets.resources.sagemaker.config import (
@@ -118,6 +119,12 @@ class SageMaker(ConfigurableResource[Any]):
     )
 
     _clients: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @contextmanager
+    def yield_for_execution(self, context: InitResourceContext) -> Iterator["SageMaker"]:
+        """Be used in a run, which hears of every interrupt: its jobs cost money."""
+        with lost_interrupts_repeated():
+            yield self
 
     @model_validator(mode="after")
     def _check_image(self) -> "SageMaker":

@@ -37,7 +37,10 @@ def queue_job(context: Context, kind: Kind, job: Description, request: dict[str,
     """
     arn: str = job[kind.arn_member]
     if not context.store.insert(kind, job, tags=tags_of(request)):
-        raise job_exists(arn)
+        raise resource_in_use(
+            "Job name must be unique within an AWS account and region, and a job with this name"
+            f" already exists ({arn})."
+        )
     context.changed.set()
     return arn
 
@@ -85,14 +88,6 @@ def check_inputs_exist(context: Context, data: Mapping[str, Any]) -> None:
         ) from error
     if not found:
         raise validation_error(no_objects(location))
-
-
-def job_exists(arn: str) -> ServiceError:
-    """Say that a training, processing or transform job's name is taken."""
-    return resource_in_use(
-        "Job name must be unique within an AWS account and region, and a job with this name"
-        f" already exists ({arn})."
-    )
 
 
 def stop_job(

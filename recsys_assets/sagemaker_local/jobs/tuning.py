@@ -14,7 +14,7 @@ from typing import Any
 
 from recsys_assets.sagemaker_local.images import Program
 from recsys_assets.sagemaker_local.jobs import training
-from recsys_assets.sagemaker_local.jobs.run import LONGEST_FAILURE_REASON
+from recsys_assets.sagemaker_local.jobs.run import LONGEST_FAILURE_REASON, new_job
 from recsys_assets.sagemaker_local.jobs.search.ranges import parse_ranges
 from recsys_assets.sagemaker_local.jobs.search.stopping import below_median, parse_hyperband
 from recsys_assets.sagemaker_local.jobs.search.strategies import Search, hash_32
@@ -67,10 +67,8 @@ def new_tuning_job(request: Mapping[str, Any], program: Program) -> Description:
     taken = any(metric["Name"] == _OBJECTIVE_METRIC for metric in metrics)
     if not taken and len(metrics) + len(renamed) <= _MOST_METRICS:
         metrics += renamed
-    job = {
-        **request,
-        "HyperParameterTuningJobArn": TUNING_JOB.arn(request["HyperParameterTuningJobName"]),
-        "HyperParameterTuningJobStatus": "InProgress",
+    return {
+        **new_job(TUNING_JOB, request),
         "TrainingJobDefinition": {
             **definition,
             "AlgorithmSpecification": {**specification, "MetricDefinitions": metrics},
@@ -80,8 +78,6 @@ def new_tuning_job(request: Mapping[str, Any], program: Program) -> Description:
             },
         },
     }
-    job.pop("Tags", None)
-    return job
 
 
 def request_stop(job: Description) -> None:

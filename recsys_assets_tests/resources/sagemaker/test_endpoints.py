@@ -10,7 +10,7 @@ from dagster import Failure
 from recsys_assets.definitions import build_resources
 from recsys_assets.resources.object_store import ObjectStore
 from recsys_assets.resources.sagemaker import Run, SageMaker, Training
-from recsys_assets.resources.sagemaker.config import CostConfig
+from recsys_assets.resources.sagemaker.config import CostConfig, EndpointConfig
 from recsys_assets.settings import Settings
 from recsys_assets_tests.proxy import Proxy, drop_after
 
@@ -89,8 +89,13 @@ def test_an_endpoint_through_its_life(
 
 def test_an_endpoint_that_costs_too_much_an_hour_is_not_made(settings: Settings) -> None:
     cost = CostConfig(max_usd_per_endpoint_hour=0.1, price_per_hour={"ml.m5.large": 0.115})
-    resource = build_resources(settings)["sagemaker"].model_copy(update={"cost": cost})
+    resource = build_resources(settings)["sagemaker"].model_copy(
+        update={"cost": cost, "endpoint": EndpointConfig(name="too-dear")}
+    )
     with resource.process_config_and_initialize_cm() as sagemaker:
         with pytest.raises(Failure, match=r"would cost 0.12 USD an hour"):
             sagemaker.deploy("model", RUN, print)
-        assert sagemaker.aws.client("sagemaker").list_endpoints()["Endpoints"] == []
+        client = sagemaker.aws.client("sagemaker")
+        assert client.list_endpoints(NameContains="too-dear")["Endpoints"] == []
+        configs = client.list_endpoint_configs(NameContains="too-dear")["EndpointConfigs"]
+        assert configs == []
