@@ -63,7 +63,11 @@ def build_defs(
             serving.registered_model,
             serving.endpoint,
         ],
-        asset_checks=[checks.raw_ratings_checks, checks.filtered_ratings_checks],
+        asset_checks=[
+            checks.raw_ratings_checks,
+            checks.filtered_ratings_checks,
+            serving.good_enough,
+        ],
         jobs=[
             define_asset_job(
                 MAIN_JOB,

@@ -28,8 +28,8 @@ class Limits(Config):
     None never warns, or never fails.
     """
 
-    warn: float | None = None
-    error: float | None = None
+    warn: float | None = Field(default=None, description="The limit of a warning.")
+    error: float | None = Field(default=None, description="The limit of a failure.")
 
 
 class RawRatingsChecksConfig(Config):

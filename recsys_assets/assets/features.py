@@ -40,7 +40,10 @@ def _protobuf(split: str, io_manager_key: str, description: str) -> AssetsDefini
         mean = float(labels.mean()) if len(labels) else float("nan")
         return Output(
             LabelledRows(sparse_matrix.features[rows], labels, sparse_matrix.fingerprint()),
-            metadata={"mean_rating": MetadataValue.float(mean)},
+            metadata={
+                "mean_rating": MetadataValue.float(mean),
+                "feature_dim": sparse_matrix.feature_dim,
+            },
         )
 
     return protobuf

@@ -21,6 +21,8 @@ from pydantic import Field
 
 from recsys_assets.assets.shown import as_image, as_png
 from recsys_assets.domain.plots import plot_losses
+from recsys_assets.export.metadata import TRAINING, TUNING, alternative, remote_work
+from recsys_assets.export.requests import RequestContext
 from recsys_assets.io_managers import Document, StoredRecordIO
 from recsys_assets.io_managers.base import run_lineage
 from recsys_assets.resources import tracked_jobs
@@ -31,6 +33,16 @@ from recsys_assets.resources.tracking import MlflowTracking
 ASSET_OF_MODE = {"train": "fm_model", "tune": "tuned_model"}
 
 
+_InitMethod = Literal["normal", "uniform", "constant"]
+
+_LEARNING_RATE = "Learning rate of the optimizer, which is Adam."
+_WEIGHT_DECAY = "L2 regularization, added to the gradient."
+_INIT_METHOD = "How values begin: normal (sigma), uniform (scale) or constant (value)."
+_INIT_SIGMA = "Standard deviation of a normal start."
+_INIT_SCALE = "A uniform start is between minus this and this."
+_INIT_VALUE = "The constant start."
+
+
 class Hyperparameters(Config):
     """Hyperparameters of SageMaker's built-in Factorization Machines.
 
@@ -39,32 +51,38 @@ class Hyperparameters(Config):
     ones that `benchmarks/default_hyperparameters.py` compares with others.
     """
 
-    num_factors: int = Field(default=64, ge=2, le=1000)
-    epochs: int = Field(default=25, ge=1)
-    mini_batch_size: int = Field(default=100, ge=1)
-    bias_lr: float | None = Field(default=None, ge=0)
-    linear_lr: float | None = Field(default=0.0025, ge=0)
-    factors_lr: float | None = Field(default=7e-4, ge=0)
-    bias_wd: float | None = Field(default=1e-4, ge=0)
-    linear_wd: float | None = Field(default=3e-4, ge=0)
-    factors_wd: float | None = Field(default=1.4e-3, ge=0)
-    bias_init_method: Literal["normal", "uniform", "constant"] = "normal"
-    bias_init_sigma: float | None = Field(default=None, ge=0)
-    bias_init_scale: float | None = Field(default=None, ge=0)
-    bias_init_value: float | None = None
-    linear_init_method: Literal["normal", "uniform", "constant"] = "normal"
-    linear_init_sigma: float | None = Field(default=None, ge=0)
-    linear_init_scale: float | None = Field(default=None, ge=0)
-    linear_init_value: float | None = None
-    factors_init_method: Literal["normal", "uniform", "constant"] = "normal"
-    factors_init_sigma: float | None = Field(default=0.002, ge=0)
-    factors_init_scale: float | None = Field(default=None, ge=0)
-    factors_init_value: float | None = None
-    clip_gradient: float | None = Field(default=None, gt=0)
-    eps: float | None = Field(default=None, gt=0)
-    rescale_grad: float | None = None
+    num_factors: int = Field(default=64, ge=2, le=1000, description="Size of a factor vector.")
+    epochs: int = Field(default=25, ge=1, description="Passes over the training split.")
+    mini_batch_size: int = Field(default=100, ge=1, description="Rows of one update.")
+    bias_lr: float | None = Field(default=None, ge=0, description=_LEARNING_RATE)
+    linear_lr: float | None = Field(default=0.0025, ge=0, description=_LEARNING_RATE)
+    factors_lr: float | None = Field(default=7e-4, ge=0, description=_LEARNING_RATE)
+    bias_wd: float | None = Field(default=1e-4, ge=0, description=_WEIGHT_DECAY)
+    linear_wd: float | None = Field(default=3e-4, ge=0, description=_WEIGHT_DECAY)
+    factors_wd: float | None = Field(default=1.4e-3, ge=0, description=_WEIGHT_DECAY)
+    bias_init_method: _InitMethod = Field(default="normal", description=_INIT_METHOD)
+    bias_init_sigma: float | None = Field(default=None, ge=0, description=_INIT_SIGMA)
+    bias_init_scale: float | None = Field(default=None, ge=0, description=_INIT_SCALE)
+    bias_init_value: float | None = Field(default=None, description=_INIT_VALUE)
+    linear_init_method: _InitMethod = Field(default="normal", description=_INIT_METHOD)
+    linear_init_sigma: float | None = Field(default=None, ge=0, description=_INIT_SIGMA)
+    linear_init_scale: float | None = Field(default=None, ge=0, description=_INIT_SCALE)
+    linear_init_value: float | None = Field(default=None, description=_INIT_VALUE)
+    factors_init_method: _InitMethod = Field(default="normal", description=_INIT_METHOD)
+    factors_init_sigma: float | None = Field(default=0.002, ge=0, description=_INIT_SIGMA)
+    factors_init_scale: float | None = Field(default=None, ge=0, description=_INIT_SCALE)
+    factors_init_value: float | None = Field(default=None, description=_INIT_VALUE)
+    clip_gradient: float | None = Field(
+        default=None, gt=0, description="Gradients are cut to between minus this and this."
+    )
+    eps: float | None = Field(
+        default=None, gt=0, description="Keeps Adam's divisor away from zero."
+    )
+    rescale_grad: float | None = Field(
+        default=None, description="Gradients are multiplied by this before they are cut."
+    )
 
-    def as_strings(self, feature_dim: int) -> dict[str, str]:
+    def as_strings(self, feature_dim: int | str) -> dict[str, str]:
         """Return them as the API takes them, with what the platform itself decides."""
         given = {name: value for name, value in self.model_dump().items() if value is not None}
         fixed = {"feature_dim": feature_dim, "predictor_type": "regressor"}
@@ -94,10 +112,12 @@ class TuningConfig(Config):
 
     # SageMaker has Grid for categories only, and Hyperband not for this algorithm, which tells its
     # objective once.
-    strategy: Literal["Random", "Bayesian"] = "Random"
-    max_jobs: int = Field(default=8, ge=1)
-    max_parallel_jobs: int = Field(default=2, ge=1)
-    seed: int = Field(default=0, ge=0)
+    strategy: Literal["Random", "Bayesian"] = Field(
+        default="Random", description="How the search goes on from what it has seen."
+    )
+    max_jobs: int = Field(default=8, ge=1, description="Training jobs of the search.")
+    max_parallel_jobs: int = Field(default=2, ge=1, description="Those that train at once.")
+    seed: int = Field(default=0, ge=0, description="Another seed searches elsewhere.")
     ranges: dict[str, RangeConfig] = Field(
         default=_RANGES,
         description="By hyperparameter; the others keep their values from `hyperparameters`.",
@@ -126,12 +146,20 @@ class ModelTrainingConfig(Config):
             io_manager_key="document_io_manager",
             kinds={"sagemaker"},
             description="The model of one SageMaker training job: its record and its artefact.",
+            metadata={
+                **alternative("mode", "train"),
+                **remote_work(TRAINING, requests=f"{__name__}:training_request"),
+            },
         ),
         "tuned_model": AssetOut(
             is_required=False,
             io_manager_key="document_io_manager",
             kinds={"sagemaker"},
             description="The best model of a SageMaker hyperparameter tuning job.",
+            metadata={
+                **alternative("mode", "tune"),
+                **remote_work(TUNING, requests=f"{__name__}:tuning_request"),
+            },
         ),
         "selected_model": AssetOut(
             is_required=False,
@@ -181,6 +209,45 @@ def model_training(
             output_name="selected_model",
             metadata={"selected": asset, **_shown(record)},
         )
+
+
+def training_request(context: RequestContext) -> dict[str, Any]:
+    """Return what fm_model asks of SageMaker, for an orchestrator that asks itself."""
+    sagemaker: SageMaker = context.resources["sagemaker"]
+    run = Run(context.run_id, context.run_id, context.asset)
+    training = _training_of_a_run(context)
+    return {TRAINING: sagemaker.requests().training(sagemaker.training, training, run)}
+
+
+def tuning_request(context: RequestContext) -> dict[str, Any]:
+    """Return what tuned_model asks of SageMaker, for an orchestrator that asks itself."""
+    sagemaker: SageMaker = context.resources["sagemaker"]
+    run = Run(context.run_id, context.run_id, context.asset)
+    tuning = _tuning(context.config.tuning, _training_of_a_run(context))
+    request = sagemaker.requests().tuning(sagemaker.training, tuning, run)
+    request["HyperParameterTuningJobConfig"]["ResourceLimits"] = {
+        "MaxNumberOfTrainingJobs": context.param("tuning", "max_jobs"),
+        "MaxParallelTrainingJobs": context.param("tuning", "max_parallel_jobs"),
+    }
+    return {TUNING: request}
+
+
+def _training_of_a_run(context: RequestContext) -> Training:
+    """Return a training whose data, and whose hyperparameters that are sent, a run will know."""
+    feature_dim = context.result("protobuf_train", "feature_dim")
+    hyperparameters: Hyperparameters = context.config.hyperparameters
+    store: ObjectStore = context.resources["store"]
+    return Training(
+        hyperparameters={
+            name: context.param("hyperparameters", name)
+            if hasattr(hyperparameters, name)
+            else str(value)
+            for name, value in hyperparameters.as_strings(feature_dim).items()
+        },
+        train_uri=context.result("protobuf_train", "uri"),
+        validate_uri=context.result("protobuf_validate", "uri"),
+        output_uri=store.uri(context.asset, context.run_id, "jobs"),
+    )
 
 
 def _asset_to_make(

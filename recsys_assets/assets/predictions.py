@@ -7,6 +7,7 @@ and ranking (``recsys_assets.domain``).
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from recsys_assets.domain.factorization_machine.artefact import read_model_archi
 from recsys_assets.domain.features import RatingMatrix
 from recsys_assets.domain.plots import plot_evaluation
 from recsys_assets.domain.recommending import recommend
+from recsys_assets.export.metadata import TRANSFORM, remote_work
+from recsys_assets.export.requests import RequestContext
 from recsys_assets.io_managers import Document, ParquetFolder, StoredRecordIO
 from recsys_assets.resources.object_store import ObjectStore
 from recsys_assets.resources.sagemaker import SageMaker
@@ -30,7 +33,25 @@ from recsys_assets.resources.tracked_jobs import announce, log_look, retried
 from recsys_assets.resources.tracking import MlflowTracking
 
 
-@asset(group_name="predictions", kinds={"sagemaker"}, io_manager_key="parquet_io_manager")
+def transform_request(context: RequestContext) -> dict[str, Any]:
+    """Return what batch_predictions asks of SageMaker, for an orchestrator that asks itself."""
+    sagemaker: SageMaker = context.resources["sagemaker"]
+    store: ObjectStore = context.resources["store"]
+    requests = sagemaker.requests()
+    test = context.result("protobuf_test", "uri")
+    output = store.uri(context.asset, context.run_id, "transform")
+    transform = requests.transform(sagemaker.transform, "its own", test, output)
+    del transform["ModelName"]  # the model is created with the job
+    model = requests.model(context.result("selected_model", "artefact"))
+    return {TRANSFORM: {"Model": model, "Transform": transform}}
+
+
+@asset(
+    group_name="predictions",
+    kinds={"sagemaker"},
+    io_manager_key="parquet_io_manager",
+    metadata=remote_work(TRANSFORM, requests=f"{__name__}:transform_request"),
+)
 def batch_predictions(
     context: AssetExecutionContext,
     selected_model: Document,

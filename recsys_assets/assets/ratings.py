@@ -23,12 +23,12 @@ _REJECTS_SHOWN = 10
 class ColumnsConfig(Config):
     """Names of the columns of a generic CSV or Parquet table."""
 
-    customer_id: str = "customer_id"
-    video_id: str = "video_id"
-    rating: str = "rating"
-    title: str | None = "title"
-    reviewed_at: str | None = "reviewed_at"
-    review_id: str | None = "review_id"
+    customer_id: str = Field(default="customer_id", description="Column of who rated.")
+    video_id: str = Field(default="video_id", description="Column of what was rated.")
+    rating: str = Field(default="rating", description="Column of the rating.")
+    title: str | None = Field(default="title", description="Column of the video's title.")
+    reviewed_at: str | None = Field(default="reviewed_at", description="Column of the date.")
+    review_id: str | None = Field(default="review_id", description="Column of the rating's id.")
 
 
 class RawRatingsConfig(Config):
@@ -111,10 +111,16 @@ def _fetched_source(
 class FilteredRatingsConfig(Config):
     """What is kept of the ratings, and how it is split."""
 
-    min_ratings_per_customer: int = Field(default=5, ge=1)
-    min_ratings_per_video: int = Field(default=10, ge=1)
-    train_share: float = Field(default=0.6, gt=0, lt=1)
-    validate_share: float = Field(default=0.2, gt=0, lt=1)
+    min_ratings_per_customer: int = Field(
+        default=5, ge=1, description="Customers with fewer are left out."
+    )
+    min_ratings_per_video: int = Field(
+        default=10, ge=1, description="Videos with fewer are left out."
+    )
+    train_share: float = Field(default=0.6, gt=0, lt=1, description="Of the ratings, to train on.")
+    validate_share: float = Field(
+        default=0.2, gt=0, lt=1, description="Of the ratings, to choose by; the rest is the test."
+    )
     seed: int = Field(default=0, description="Another seed gives another split and row order.")
 
 

@@ -1,6 +1,6 @@
 """Models in use: in the registry, and behind an endpoint that answers single requests.
 
-What belongs here: registered_model and endpoint, and the gate between them. What does not: making
+What belongs here: registered_model and endpoint, and the check between them. What does not: making
 and judging models (``models.py``, ``predictions.py``).
 
 They are no part of the main job: an endpoint costs money for as long as it stands, which the job
@@ -10,25 +10,32 @@ They are no part of the main job: an endpoint costs money for as long as it stan
 from typing import Any
 
 from dagster import (
+    AssetCheckExecutionContext,
+    AssetCheckResult,
     AssetExecutionContext,
+    AssetIn,
     Config,
-    Failure,
     MetadataValue,
     OpExecutionContext,
     Output,
     asset,
+    asset_check,
     job,
     op,
 )
 from pydantic import Field
 
 from recsys_assets.assets.models import run_of
+from recsys_assets.export.metadata import ENDPOINT, ENDPOINT_CONFIG, MODEL, opt_in, remote_work
+from recsys_assets.export.requests import RequestContext
 from recsys_assets.io_managers import Document
 from recsys_assets.resources.registry import register_model
 from recsys_assets.resources.sagemaker import SageMaker
 from recsys_assets.resources.tracking import MlflowTracking
 
 SERVING_GROUP = "serving"
+
+_DEPLOY = opt_in("deploy", "Register the model and put it behind the endpoint, if good enough.")
 
 
 class RegistryConfig(Config):
@@ -41,8 +48,30 @@ class RegistryConfig(Config):
     )
 
 
+def model_request(context: RequestContext) -> dict[str, Any]:
+    """Return what registered_model asks of SageMaker, for an orchestrator that asks itself."""
+    sagemaker: SageMaker = context.resources["sagemaker"]
+    return {MODEL: sagemaker.requests().model(context.result("selected_model", "artefact"))}
+
+
+def endpoint_requests(context: RequestContext) -> dict[str, Any]:
+    """Return what endpoint asks of SageMaker, for an orchestrator that asks itself."""
+    sagemaker: SageMaker = context.resources["sagemaker"]
+    model = context.result("registered_model", "model_name")
+    return {
+        ENDPOINT_CONFIG: sagemaker.requests().endpoint_config(sagemaker.endpoint, model),
+        ENDPOINT: {
+            "EndpointName": sagemaker.endpoint.name,
+            "EndpointConfigName": context.created(ENDPOINT_CONFIG),
+        },
+    }
+
+
 @asset(
-    group_name=SERVING_GROUP, kinds={"mlflow", "sagemaker"}, io_manager_key="document_io_manager"
+    group_name=SERVING_GROUP,
+    kinds={"mlflow", "sagemaker"},
+    io_manager_key="document_io_manager",
+    metadata={**_DEPLOY, **remote_work(MODEL, requests=f"{__name__}:model_request")},
 )
 def registered_model(
     context: AssetExecutionContext,
@@ -74,6 +103,7 @@ def registered_model(
         metadata={
             "registered_model": config.name,
             "version": MetadataValue.text(version),
+            "model_name": model,
             "sagemaker_model": links.resource("Model", model),
             "artefact": links.object(record["artefact"]),
             "trained_by": record["job_name"],
@@ -81,7 +111,7 @@ def registered_model(
     )
 
 
-class GateConfig(Config):
+class GoodEnoughConfig(Config):
     """What a model must reach before it is deployed."""
 
     margin: float = Field(
@@ -91,20 +121,43 @@ class GateConfig(Config):
     )
 
 
-@asset(group_name=SERVING_GROUP, kinds={"sagemaker"}, io_manager_key="document_io_manager")
+@asset_check(
+    asset="registered_model",
+    additional_ins={"model_evaluation": AssetIn("model_evaluation")},
+    blocking=True,
+)
+def good_enough(
+    context: AssetCheckExecutionContext,
+    config: GoodEnoughConfig,
+    registered_model: Document,
+    model_evaluation: Document,
+) -> AssetCheckResult:
+    """The model is no worse than the customer + video biases; else no endpoint is made."""
+    reason = _reason_not_to_deploy(
+        registered_model.content, model_evaluation.content, config.margin
+    )
+    if reason is not None:
+        context.log.error(reason)
+    return AssetCheckResult(passed=reason is None, description=reason)
+
+
+@asset(
+    group_name=SERVING_GROUP,
+    kinds={"sagemaker"},
+    io_manager_key="document_io_manager",
+    metadata={
+        **_DEPLOY,
+        **remote_work(ENDPOINT_CONFIG, ENDPOINT, requests=f"{__name__}:endpoint_requests"),
+    },
+)
 def endpoint(
     context: AssetExecutionContext,
-    config: GateConfig,
     registered_model: Document,
     model_evaluation: Document,
     sagemaker: SageMaker,
 ) -> Output[Document]:
-    """The SageMaker endpoint that serves the registered model; it costs money while it stands.
-
-    A model that is worse than the customer + video biases is not deployed.
-    """
+    """The SageMaker endpoint that serves the registered model; it costs money while it stands."""
     model, evaluation = registered_model.content, model_evaluation.content
-    _require_good(model, evaluation, config.margin)
     run = run_of(context, "endpoint")
     found = sagemaker.deploy(model["sagemaker_model"], run, context.log.info)
     what = sagemaker.endpoint_fleet()
@@ -141,17 +194,18 @@ def stop_serving() -> None:
     delete_endpoint()
 
 
-def _require_good(model: dict[str, Any], evaluation: dict[str, Any], margin: float) -> None:
+def _reason_not_to_deploy(
+    model: dict[str, Any], evaluation: dict[str, Any], margin: float
+) -> str | None:
     if evaluation["model"] != model["job_name"]:
-        raise Failure(
+        return (
             f"model_evaluation is of {evaluation['model']}, registered_model of "
-            f"{model['job_name']}; materialize batch_predictions and model_evaluation first.",
-            allow_retries=False,
+            f"{model['job_name']}; materialize batch_predictions and model_evaluation first."
         )
     rmse, baseline = evaluation["test_rmse"], evaluation["bias_rmse"]
     if not rmse <= baseline + margin:
-        raise Failure(
+        return (
             f"Not deployed: test RMSE {rmse:.4f}, customer + video biases {baseline:.4f}; the "
-            f"model may be {margin:g} stars worse than these (margin).",
-            allow_retries=False,
+            f"model may be {margin:g} stars worse than these (margin)."
         )
+    return None

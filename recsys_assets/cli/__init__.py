@@ -13,8 +13,10 @@ from pathlib import Path
 
 import click
 
+from recsys_assets.cli.export import export
 from recsys_assets.cli.services import services
 from recsys_assets.cli.state import UserError, settings_of, state_option
+from recsys_assets.cli.task import task
 from recsys_assets.iam import POLICIES, policy
 from recsys_assets.settings import SettingsError
 
@@ -25,6 +27,8 @@ def cli() -> None:
 
 
 cli.add_command(services)
+cli.add_command(task)
+cli.add_command(export)
 
 
 @cli.command()

@@ -66,7 +66,7 @@ def _run_config(
     ratings: str | None, ratings_format: str | None, config: Path | None
 ) -> dict[str, Any]:
     """Return the file's run config with the options put in their places."""
-    content = _yaml_content(config) if config is not None else {}
+    content = read_run_config(config) if config is not None else {}
     source = ratings
     if source is not None and not source.startswith("s3://"):
         path = Path(source)
@@ -86,7 +86,7 @@ def _run_config(
     return content
 
 
-def _yaml_content(config: Path) -> dict[str, Any]:
+def read_run_config(config: Path) -> dict[str, Any]:
     """Return what a file of run config holds; keys are strings, as in JSON."""
     try:
         content = json.loads(json.dumps(yaml.safe_load(config.read_bytes())))

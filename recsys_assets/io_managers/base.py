@@ -59,6 +59,10 @@ class VersionedIOManager(ConfigurableIOManager):
             self.store.fetch(version, Path(name))
             yield Path(name)
 
+    def current_uri(self, asset: str) -> str:
+        """Return the URI of the object that every materialization of an asset replaces."""
+        return self.store.uri(asset, "current.json")
+
     def handle_output(self, context: OutputContext, obj: Any) -> None:
         """Publish a value as the current version of its asset."""
         with TemporaryDirectory() as name:

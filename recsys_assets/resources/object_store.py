@@ -94,13 +94,13 @@ class ObjectStore(ConfigurableResource[Any]):
     def client(self) -> Any:
         """The boto3 S3 client, made when first asked for."""
         if self._client is None:
-            if not self.bucket:
-                raise Failure("No bucket: set RECSYS_BUCKET.", allow_retries=False)
+            self._require_bucket()
             self._client = self.aws.client("s3")
         return self._client
 
     def uri(self, *parts: str) -> str:
         """Return the ``s3://`` URI of a key below the prefix."""
+        self._require_bucket()
         return f"s3://{self.bucket}/{self._key(*parts)}"
 
     def publish(
@@ -260,6 +260,10 @@ class ObjectStore(ConfigurableResource[Any]):
                 raise MissingObjectError(message, uri) from error
             raise
         return str(body, "utf-8")
+
+    def _require_bucket(self) -> None:
+        if not self.bucket:
+            raise Failure("No bucket: set RECSYS_BUCKET.", allow_retries=False)
 
     def _get_text(self, key: str) -> str | None:
         try:

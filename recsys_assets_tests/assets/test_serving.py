@@ -1,37 +1,49 @@
-"""The gate before the endpoint, and the model registry."""
+"""The check before the endpoint, and the model registry."""
 
 from pathlib import Path
 
 import pytest
-from dagster import Failure
+from dagster import AssetCheckResult, AssetCheckSeverity, build_asset_check_context
 
-from recsys_assets.assets.serving import _require_good
+from recsys_assets.assets.serving import GoodEnoughConfig, good_enough
+from recsys_assets.io_managers import Document
 from recsys_assets.resources.registry import register_model
 from recsys_assets.resources.sagemaker import Run
 from recsys_assets.resources.tracking import MlflowTracking
 
-MODEL = {"job_name": "fm-model-1"}
 
-
-def evaluation(test_rmse: float, bias_rmse: float = 0.9) -> dict[str, object]:
-    return {"model": "fm-model-1", "test_rmse": test_rmse, "bias_rmse": bias_rmse}
+def checked(rmse: float, model: str = "fm-model-1", margin: float = 0.01) -> AssetCheckResult:
+    evaluation = {"model": "fm-model-1", "test_rmse": rmse, "bias_rmse": 0.9}
+    result = good_enough(
+        context=build_asset_check_context(),
+        config=GoodEnoughConfig(margin=margin),
+        registered_model=Document({"job_name": model}),
+        model_evaluation=Document(evaluation),
+    )
+    assert isinstance(result, AssetCheckResult)
+    return result
 
 
 @pytest.mark.parametrize("rmse", [0.5, 0.9, 0.909])
 def test_a_model_within_the_margin_is_good_enough(rmse: float) -> None:
-    _require_good(MODEL, evaluation(rmse), margin=0.01)
+    assert checked(rmse).passed
 
 
 @pytest.mark.parametrize("rmse", [0.911, 5.0, float("nan")])
 def test_a_model_that_is_worse_than_the_biases_is_not_deployed(rmse: float) -> None:
-    with pytest.raises(Failure, match="Not deployed: test RMSE") as caught:
-        _require_good(MODEL, evaluation(rmse), margin=0.01)
-    assert caught.value.allow_retries is False
+    result = checked(rmse)
+    assert not result.passed
+    assert result.severity is AssetCheckSeverity.ERROR
+    assert str(result.description).startswith(f"Not deployed: test RMSE {rmse:.4f}")
+    assert checked(rmse, margin=10).passed or rmse != rmse
 
 
 def test_an_evaluation_of_another_model_counts_for_nothing() -> None:
-    with pytest.raises(Failure, match="model_evaluation is of fm-model-1"):
-        _require_good({"job_name": "fm-model-2"}, evaluation(0.1), margin=0.01)
+    result = checked(0.1, model="fm-model-2")
+    assert not result.passed
+    assert "model_evaluation is of fm-model-1, registered_model of fm-model-2" in str(
+        result.description
+    )
 
 
 def test_an_artefact_is_registered_once_with_its_run_and_its_source(tmp_path: Path) -> None:

@@ -110,6 +110,10 @@ AIRFLOW_3 = Environment(
     "airflow-3",
     ("apache-airflow==3.3.2", "apache-airflow-providers-amazon[aiobotocore]==9.39.0"),
 )
+AIRFLOW_2_DAGSTER = Environment(  # dagster-airflow has no place beside Airflow 3
+    "airflow-2-dagster",
+    (*AIRFLOW_2.requirements, "dagster-airflow==1.13.27", "dagster-airlift[core]==0.29.27"),
+)
 AWS_CLI = Environment("aws-cli", ("awscli==1.46.3",))
 BOTO3 = Environment("boto3", ("boto3==1.44.5",))
 MOTO = Environment("moto", ("moto[server]==5.2.5",))

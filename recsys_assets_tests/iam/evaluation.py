@@ -105,7 +105,9 @@ def _s3_permission(call: Call) -> Permission:
 
 
 def _sagemaker_permissions(call: Call, role_arn: str) -> list[Permission]:
-    member = next(name for name in _RESOURCE_TYPES if name in call.content)
+    member = next((name for name in _RESOURCE_TYPES if name in call.content), None)
+    if member is None:  # a list of all that there is
+        return [Permission(f"sagemaker:{call.action}", "*")]
     resource = (
         f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:{_RESOURCE_TYPES[member]}/{call.content[member]}"
     )

@@ -13,6 +13,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 from dagster import Failure, MetadataValue, get_dagster_logger
 
+from recsys_assets.export import metadata
 from recsys_assets.resources.interrupts import uninterrupted
 from recsys_assets.resources.patience import Tries, passes_by_itself
 from recsys_assets.resources.sagemaker.cost import Fleet
@@ -34,6 +35,8 @@ class Kind:
     ----------
     noun
         As in the API's members: ``TrainingJob`` gives TrainingJobName and DescribeTrainingJob.
+    work
+        What an asset calls the work that makes one; empty for kinds that no asset asks for.
     name_length
         Most characters of a name.
     log_group
@@ -41,6 +44,7 @@ class Kind:
     """
 
     noun: str
+    work: str = ""
     name_length: int = 63
     log_group: str | None = None
 
@@ -64,12 +68,13 @@ class Kind:
         return f"{verb}_{self.words.replace(' ', '_')}"
 
 
-TRAINING = Kind("TrainingJob", log_group="/aws/sagemaker/TrainingJobs")
-TUNING = Kind("HyperParameterTuningJob", name_length=32)
-TRANSFORM = Kind("TransformJob", log_group="/aws/sagemaker/TransformJobs")
-MODEL = Kind("Model")
-ENDPOINT_CONFIG = Kind("EndpointConfig")
-ENDPOINT = Kind("Endpoint")
+TRAINING = Kind("TrainingJob", metadata.TRAINING, log_group="/aws/sagemaker/TrainingJobs")
+TUNING = Kind("HyperParameterTuningJob", metadata.TUNING, name_length=32)
+TRANSFORM = Kind("TransformJob", metadata.TRANSFORM, log_group="/aws/sagemaker/TransformJobs")
+PROCESSING = Kind("ProcessingJob")
+MODEL = Kind("Model", metadata.MODEL)
+ENDPOINT_CONFIG = Kind("EndpointConfig", metadata.ENDPOINT_CONFIG)
+ENDPOINT = Kind("Endpoint", metadata.ENDPOINT)
 
 
 class JobFailed(Failure):
@@ -164,6 +169,10 @@ class Remote:
             else:
                 return
 
+    def stop(self) -> None:
+        """Ask SageMaker to stop a job; nothing happens if it has ended or was never created."""
+        self._call_if_there("stop")
+
     def delete(self) -> None:
         """Delete it; nothing happens if there is no such thing."""
         self._call_if_there("delete")
@@ -241,10 +250,6 @@ class RemoteJob(Remote):
         self._log = JobLog(logs, kind.log_group, name)
         self._poll_seconds = poll_seconds
         self.fleet = fleet
-
-    def stop(self) -> None:
-        """Ask SageMaker to stop the job; nothing happens if it has ended or was never created."""
-        self._call_if_there("stop")
 
     def follow(
         self,

@@ -56,6 +56,11 @@ def job_name(run: Run, request: Mapping[str, Any], length: int) -> str:
     """
     body = {key: value for key, value in request.items() if key != "Tags"}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:8]
-    suffix = f"-{run.root_run_id[:8]}-{digest}"
+    suffix = run_part(run.root_run_id) + digest
     asset = re.sub("[^a-zA-Z0-9]+", "-", run.asset).strip("-")
     return asset[: length - len(suffix)].rstrip("-") + suffix
+
+
+def run_part(run_id: str) -> str:
+    """Return what the names of all that a run creates have in common."""
+    return f"-{run_id[:8]}-"

@@ -5,15 +5,16 @@ look, price, create, stop when the run is cancelled). What does not: which data 
 their results mean (``recsys_assets.assets``), and experiment tracking (``tracking.py``).
 
 A job's name is made from the Dagster run, the asset and the request, and a job is looked for before
-it is created, so that a step that starts again finds its job and waits for it.
+it is created, so that a step that starts again finds its job and waits for it. Where another
+orchestrator has created a job (``created``), the step waits for that one.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from dagster import ConfigurableResource, Failure, InitResourceContext
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
@@ -41,6 +42,7 @@ from recsys_assets.resources.sagemaker.cost import (
 from recsys_assets.resources.sagemaker.endpoints import Deployment, Log
 from recsys_assets.resources.sagemaker.images import built_in_image
 from recsys_assets.resources.sagemaker.jobs import (
+    ENDPOINT,
     ENDPOINT_CONFIG,
     MODEL,
     TRAINING,
@@ -60,6 +62,8 @@ from recsys_assets.resources.sagemaker.requests import (
     Tuning,
 )
 from recsys_assets.settings import SettingsError
+
+AnyRemote = TypeVar("AnyRemote", bound=Remote)
 
 _TRIES = 10
 _EPOCH_LOSS = re.compile(r"#quality_metric: host=\S+, epoch=(\d+), train rmse <loss>=(\S+)")
@@ -117,6 +121,11 @@ class SageMaker(ConfigurableResource[Any]):
     stop_on_cancel: bool = Field(
         default=True, description="Stop the remote job when the Dagster run is cancelled."
     )
+    created: dict[str, str] = Field(
+        default={},
+        description="What another orchestrator has created for the step: names by kind of work "
+        "(sagemaker_training, ...). The step goes on with it and creates nothing of that kind.",
+    )
 
     _clients: dict[str, Any] = PrivateAttr(default_factory=dict)
 
@@ -144,14 +153,20 @@ class SageMaker(ConfigurableResource[Any]):
     @contextmanager
     def training_job(self, training: Training, run: Run) -> Iterator[RemoteJob]:
         """Start or find a training job; a run cancelled within the ``with`` block stops it."""
-        request = self._requests().training(self.training, training, run)
+
+        def request() -> Request:
+            return self.requests().training(self.training, training, run)
+
         with self._job(TRAINING, request, run, self._training_fleet()) as job:
             yield job
 
     @contextmanager
     def tuning_job(self, tuning: Tuning, run: Run) -> Iterator[RemoteJob]:
         """Start or find a tuning job; a run cancelled within the ``with`` block stops it."""
-        request = self._requests().tuning(self.training, tuning, run)
+
+        def request() -> Request:
+            return self.requests().tuning(self.training, tuning, run)
+
         with self._job(TUNING, request, run, self._training_fleet(), tuning.max_jobs) as job:
             yield job
 
@@ -164,15 +179,18 @@ class SageMaker(ConfigurableResource[Any]):
         For each RecordIO file `f` below `input_uri`, ``<output_uri>f.out`` gets one JSON line a
         record, with its ``score``.
         """
-        model = self.ensure_model(artefact_uri, run)
-        request = self._requests().transform(self.transform, model, input_uri, output_uri)
+
+        def request() -> Request:
+            model = self.ensure_model(artefact_uri, run)
+            return self.requests().transform(self.transform, model, input_uri, output_uri)
+
         what = self._fleet(self.transform.instance_type, self.transform.instance_count)
         with self._job(TRANSFORM, request, run, what) as job:
             yield job
 
     def ensure_model(self, artefact_uri: str, run: Run) -> str:
         """Create the model of an artefact unless it exists, and return its name."""
-        return self._ensure(MODEL, self._requests().model(artefact_uri), run)
+        return self._ensure(MODEL, lambda: self.requests().model(artefact_uri), run)
 
     def deploy(self, model: str, run: Run, log: Log) -> dict[str, Any]:
         """Have the endpoint serve a model, and return the endpoint's description.
@@ -192,8 +210,11 @@ class SageMaker(ConfigurableResource[Any]):
             If it costs more than the cap, does not come up, or was rolled back.
         """
         require_affordable_endpoint(self.endpoint_fleet(), self.cost)
-        request = self._requests().endpoint_config(self.endpoint, model)
-        config = self._ensure(ENDPOINT_CONFIG, request, run)
+        config = self._ensure(
+            ENDPOINT_CONFIG, lambda: self.requests().endpoint_config(self.endpoint, model), run
+        )
+        if ENDPOINT.work in self.created:
+            self._require(self._remote(ENDPOINT, self.created[ENDPOINT.work]))
         return self._deployment(log).bring_to(config, run.tags(self.tags))
 
     def delete_endpoint(self, log: Log) -> None:
@@ -222,7 +243,8 @@ class SageMaker(ConfigurableResource[Any]):
 
     def training_image(self) -> str:
         """Return the image of training jobs and models."""
-        return self.image or built_in_image(self._client("sagemaker").meta.region_name)
+        region = self.aws.region_name or self._client("sagemaker").meta.region_name
+        return self.image or built_in_image(region)
 
     def links(self) -> Links:
         """Return what links to the console, if there is one."""
@@ -240,33 +262,71 @@ class SageMaker(ConfigurableResource[Any]):
         region = client.meta.region_name if is_aws(client) else None
         return fleet(instance_type, instance_count, self.cost, region)
 
-    def _requests(self) -> RequestMaker:
+    def requests(self) -> RequestMaker:
+        """Return what makes the requests of this deployment; nothing is called for it.
+
+        Raises
+        ------
+        Failure
+            If there is no role.
+        """
         if not self.role_arn:
             raise Failure("No role: set RECSYS_ROLE_ARN.", allow_retries=False)
         return RequestMaker(self.training_image(), self.role_arn, self.network, self.encryption)
 
     def _deployment(self, log: Log) -> Deployment:
         return Deployment(
-            self.endpoint.name,
+            self.created.get(ENDPOINT.work, self.endpoint.name),
             self._client("sagemaker"),
             self._seconds_between_looks,
             self.aws.patience_seconds,
             log,
         )
 
-    def _ensure(self, kind: Kind, request: Request, run: Run) -> str:
+    def _ensure(self, kind: Kind, make_request: Callable[[], Request], run: Run) -> str:
         """Create something that has no life of its own unless it exists, and return its name."""
-        name = job_name(run, request, kind.name_length)
-        remote = Remote(kind, name, self._client("sagemaker"), self.aws.patience_seconds)
+        if kind.work in self.created:
+            return self._require(self._remote(kind, self.created[kind.work])).name
+        request = make_request()
+        remote = self._remote(kind, job_name(run, request, kind.name_length))
         if remote.describe() is None:
             remote.create({**request, "Tags": run.tags(self.tags)})
-        return name
+        return remote.name
+
+    def _remote(self, kind: Kind, name: str) -> Remote:
+        return Remote(kind, name, self._client("sagemaker"), self.aws.patience_seconds)
+
+    def _require(self, remote: AnyRemote) -> AnyRemote:
+        """Return what another orchestrator says it has created.
+
+        Raises
+        ------
+        Failure
+            If it does not exist.
+        """
+        if remote.describe() is None:
+            raise Failure(
+                f"There is no {remote.kind.words} {remote.name}, which should have been created "
+                "before this step.",
+                allow_retries=False,
+            )
+        return remote
 
     @contextmanager
     def _job(
-        self, kind: Kind, request: Request, run: Run, what: Fleet, jobs: int = 1
+        self,
+        kind: Kind,
+        make_request: Callable[[], Request],
+        run: Run,
+        what: Fleet,
+        jobs: int = 1,
     ) -> Iterator[RemoteJob]:
-        job, exists = self._find(kind, request, run, what)
+        if kind.work in self.created:
+            job = self._require(self._remote_job(kind, self.created[kind.work], what))
+            request, exists = {}, True
+        else:
+            request = make_request()
+            job, exists = self._find(kind, request, run, what)
         try:
             if not exists:
                 require_affordable_job(what, self._longest_seconds(kind), jobs, self.cost)
@@ -291,21 +351,24 @@ class SageMaker(ConfigurableResource[Any]):
         """
         base = job_name(run, request, kind.name_length - len(f"-{_TRIES}"))
         for number in range(1, _TRIES + 1):
-            job = RemoteJob(
-                kind,
-                base if number == 1 else f"{base}-{number}",
-                self._client("sagemaker"),
-                self.aws.patience_seconds,
-                logs=self._client("logs"),
-                poll_seconds=self._seconds_between_looks,
-                fleet=what,
-            )
+            job = self._remote_job(kind, base if number == 1 else f"{base}-{number}", what)
             description = job.describe()
             if description is None:
                 return job, False
             if description[kind.status_field] not in ("Failed", "Stopped", "Stopping"):
                 return job, True
         raise Failure(f"{base} failed {_TRIES} times", allow_retries=False)
+
+    def _remote_job(self, kind: Kind, name: str, what: Fleet) -> RemoteJob:
+        return RemoteJob(
+            kind,
+            name,
+            self._client("sagemaker"),
+            self.aws.patience_seconds,
+            logs=self._client("logs"),
+            poll_seconds=self._seconds_between_looks,
+            fleet=what,
+        )
 
     @property
     def _seconds_between_looks(self) -> float:
@@ -335,7 +398,7 @@ def configured_sagemaker(path: Path | None, **platform: Any) -> SageMaker:
         If a setting does not exist or does not fit; the message names file and key.
     """
     content = {} if path is None else read_config(path)
-    settable = SageMaker.model_fields.keys() - platform.keys()
+    settable = SageMaker.model_fields.keys() - platform.keys() - {"created"}
     unknown = sorted(map(str, content.keys() - settable))
     if unknown:
         raise SettingsError(

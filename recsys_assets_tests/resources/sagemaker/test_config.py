@@ -18,6 +18,8 @@ PLATFORM = {
     "aws": {"local": False, "region_name": "eu-west-1"},
     "role_arn": "arn:aws:iam::123456789012:role/recsys",
 }
+# What has been created differs from run to run.
+SETTABLE = SageMaker.model_fields.keys() - PLATFORM.keys() - {"created"}
 EVERYTHING = """
 image: 123456789012.dkr.ecr.eu-west-1.amazonaws.com/own:1
 training:
@@ -64,11 +66,7 @@ def test_a_file_sets_every_field_that_the_platform_does_not(tmp_path: Path) -> N
         assert sagemaker.endpoint.name == "recommender"
         assert sagemaker.cost.price_per_hour == {"ml.c5.2xlarge": 0.45}
     default = configured(None)
-    same = {
-        name
-        for name in SageMaker.model_fields.keys() - PLATFORM.keys()
-        if getattr(resource, name) == getattr(default, name)
-    }
+    same = {name for name in SETTABLE if getattr(resource, name) == getattr(default, name)}
     assert same == set()
 
 
@@ -80,10 +78,9 @@ def test_the_documentation_shows_the_defaults(tmp_path: Path) -> None:
     text = (PROJECT / "docs" / "sagemaker.md").read_text()
     shown = text.partition("```yaml\n")[2].partition("```")[0]
     documented, default = configured(written(tmp_path, shown)), configured(None)
-    settable = SageMaker.model_fields.keys() - PLATFORM.keys()
-    assert yaml.safe_load(shown).keys() == settable - {"image"}
-    assert {name: getattr(documented, name) for name in settable} == {
-        name: getattr(default, name) for name in settable
+    assert yaml.safe_load(shown).keys() == SETTABLE - {"image"}
+    assert {name: getattr(documented, name) for name in SETTABLE} == {
+        name: getattr(default, name) for name in SETTABLE
     }
 
 
@@ -92,6 +89,7 @@ def test_the_documentation_shows_the_defaults(tmp_path: Path) -> None:
     [
         ("trainig: {}", "trainig: not known; expected cost, encryption, endpoint, image"),
         ("role_arn: x", "role_arn: not known"),
+        ("created: {sagemaker_training: x}", "created: not known"),
         ("training: {volume: 3}", "training.volume: Extra inputs are not permitted, got 3"),
         ("training: {volume_gb: lots}", "training.volume_gb: Input should be a valid integer"),
         ("training: {spot: {max_wait_seconds: 5}}", "training: expected spot.max_wait_seconds"),
