@@ -214,22 +214,23 @@ def model_training(
 def training_request(context: RequestContext) -> dict[str, Any]:
     """Return what fm_model asks of SageMaker, for an orchestrator that asks itself."""
     sagemaker: SageMaker = context.resources["sagemaker"]
-    run = Run(context.run_id, context.run_id, context.asset)
+    run = run_to_come(context)
     training = _training_of_a_run(context)
-    return {TRAINING: sagemaker.requests().training(sagemaker.training, training, run)}
+    request = sagemaker.requests().training(sagemaker.training, training, run)
+    return {TRAINING: sagemaker.tagged(request, run)}
 
 
 def tuning_request(context: RequestContext) -> dict[str, Any]:
     """Return what tuned_model asks of SageMaker, for an orchestrator that asks itself."""
     sagemaker: SageMaker = context.resources["sagemaker"]
-    run = Run(context.run_id, context.run_id, context.asset)
+    run = run_to_come(context)
     tuning = _tuning(context.config.tuning, _training_of_a_run(context))
     request = sagemaker.requests().tuning(sagemaker.training, tuning, run)
     request["HyperParameterTuningJobConfig"]["ResourceLimits"] = {
         "MaxNumberOfTrainingJobs": context.param("tuning", "max_jobs"),
         "MaxParallelTrainingJobs": context.param("tuning", "max_parallel_jobs"),
     }
-    return {TUNING: request}
+    return {TUNING: sagemaker.tagged(request, run)}
 
 
 def _training_of_a_run(context: RequestContext) -> Training:
@@ -331,6 +332,11 @@ def run_of(context: AssetExecutionContext, asset: str) -> Run:
     run = context.run
     partition = context.partition_key if context.has_partition_key else None
     return Run(run.run_id, run.root_run_id or run.run_id, asset, partition)
+
+
+def run_to_come(context: RequestContext) -> Run:
+    """Return on whose behalf a run of another orchestrator will ask for a job."""
+    return Run(context.run_id, context.run_id, context.asset)
 
 
 def _course(losses: Mapping[int, float]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from dagster import AssetExecutionContext, Config, Failure, MetadataValue, Output, asset
 from pydantic import Field
 
-from recsys_assets.assets.models import run_of
+from recsys_assets.assets.models import run_of, run_to_come
 from recsys_assets.assets.shown import as_image, as_png, frame_as_markdown
 from recsys_assets.domain.evaluation import Ratings, compare
 from recsys_assets.domain.factorization_machine.artefact import read_model_archive
@@ -37,13 +37,18 @@ def transform_request(context: RequestContext) -> dict[str, Any]:
     """Return what batch_predictions asks of SageMaker, for an orchestrator that asks itself."""
     sagemaker: SageMaker = context.resources["sagemaker"]
     store: ObjectStore = context.resources["store"]
-    requests = sagemaker.requests()
+    requests, run = sagemaker.requests(), run_to_come(context)
     test = context.result("protobuf_test", "uri")
     output = store.uri(context.asset, context.run_id, "transform")
     transform = requests.transform(sagemaker.transform, "its own", test, output)
     del transform["ModelName"]  # the model is created with the job
     model = requests.model(context.result("selected_model", "artefact"))
-    return {TRANSFORM: {"Model": model, "Transform": transform}}
+    return {
+        TRANSFORM: {
+            "Model": sagemaker.tagged(model, run),
+            "Transform": sagemaker.tagged(transform, run),
+        }
+    }
 
 
 @asset(

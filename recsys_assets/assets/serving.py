@@ -25,7 +25,7 @@ from dagster import (
 )
 from pydantic import Field
 
-from recsys_assets.assets.models import run_of
+from recsys_assets.assets.models import run_of, run_to_come
 from recsys_assets.export.metadata import ENDPOINT, ENDPOINT_CONFIG, MODEL, opt_in, remote_work
 from recsys_assets.export.requests import RequestContext
 from recsys_assets.io_managers import Document
@@ -51,19 +51,23 @@ class RegistryConfig(Config):
 def model_request(context: RequestContext) -> dict[str, Any]:
     """Return what registered_model asks of SageMaker, for an orchestrator that asks itself."""
     sagemaker: SageMaker = context.resources["sagemaker"]
-    return {MODEL: sagemaker.requests().model(context.result("selected_model", "artefact"))}
+    request = sagemaker.requests().model(context.result("selected_model", "artefact"))
+    return {MODEL: sagemaker.tagged(request, run_to_come(context))}
 
 
 def endpoint_requests(context: RequestContext) -> dict[str, Any]:
     """Return what endpoint asks of SageMaker, for an orchestrator that asks itself."""
     sagemaker: SageMaker = context.resources["sagemaker"]
+    run = run_to_come(context)
     model = context.result("registered_model", "model_name")
+    config = sagemaker.requests().endpoint_config(sagemaker.endpoint, model)
+    endpoint = {
+        "EndpointName": sagemaker.endpoint.name,
+        "EndpointConfigName": context.created(ENDPOINT_CONFIG),
+    }
     return {
-        ENDPOINT_CONFIG: sagemaker.requests().endpoint_config(sagemaker.endpoint, model),
-        ENDPOINT: {
-            "EndpointName": sagemaker.endpoint.name,
-            "EndpointConfigName": context.created(ENDPOINT_CONFIG),
-        },
+        ENDPOINT_CONFIG: sagemaker.tagged(config, run),
+        ENDPOINT: sagemaker.tagged(endpoint, run),
     }
 
 

@@ -431,7 +431,8 @@ class _Reader:
             before = {name for member in members for name in found[member].upstream} - set(members)
             for member in members:
                 upstream = found[member].upstream
-                if not upstream or not set(upstream) <= set(members):
+                # What follows another member is behind the task that looks, as that one is.
+                if found[member].joins or not set(upstream) & set(members):
                     names = tuple(sorted({*upstream, param}))
                     found[member] = replace(found[member], upstream=names)
             found[param] = Task(

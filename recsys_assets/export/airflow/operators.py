@@ -18,6 +18,7 @@ from recsys_assets.export.airflow.options import AirflowOptions, ProcessingOptio
 from recsys_assets.export.airflow.references import RUN, References
 from recsys_assets.export.graph import Graph, Kind, Task
 from recsys_assets.export.reading import OUR_DEFINITIONS
+from recsys_assets.resources.sagemaker import Run
 
 START, END, WAIT, PUT_PARAMS = "start", "end", "wait_for_data", "put_params"
 _TAKEN = {
@@ -191,7 +192,8 @@ class Operators:
         if self._elsewhere(task):
             words += ["--definitions", self._graph.definitions]
         words += ["--result-uri", f"{results_of_a_run(processing)}/{file}"]
-        return {"name": self._name(task, task.id), "arguments": words}
+        tags = self.references.rendered(Run("${run.id}", "${run.id}", task.id).tags({}))
+        return {"name": self._name(task, task.id), "arguments": words, "tags": tags}
 
     def _taken(self, task: Task) -> Iterator[tuple[str, str, str]]:
         """Yield asset, kind and name of what a Python task takes in."""

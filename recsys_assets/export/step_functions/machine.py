@@ -270,8 +270,9 @@ class _Machine:
     def _comment(self) -> str:
         of = f" of {self._graph.version}" if self._graph.version else ""
         return (
-            f"{self._graph.definitions}{of}. The input sets parameters anew; the state `set defaults` "
-            "lists them all. The run's id, under which its objects lie, is the output of `start run`."
+            f"{self._graph.definitions}{of}. The input sets parameters anew; the state "
+            "`set defaults` lists them all. The run's id, under which its objects lie, is the "
+            "output of `start run`."
         )
 
 

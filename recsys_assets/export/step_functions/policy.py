@@ -60,14 +60,16 @@ def policy(machine: Mapping[str, Any], options: StepFunctionsOptions) -> dict[st
     scope = f"{options.partition}:sagemaker:{options.region}:{options.account}"
 
     def allowed(sid: str, actions: Mapping[str, set[str]], **more: Any) -> State:
-        nouns = sorted(set().union(*actions.values()))
+        nouns = set().union(*actions.values())
+        if "Endpoint" in nouns:  # whoever changes an endpoint needs its configuration as well
+            nouns.add("EndpointConfig")
         return {
             "Sid": sid,
             "Effect": "Allow",
             "Action": sorted(
                 f"sagemaker:{verb}{noun}" for verb, found in actions.items() for noun in found
             ),
-            "Resource": [f"arn:{scope}:{_TYPES[noun]}/*" for noun in nouns],
+            "Resource": [f"arn:{scope}:{_TYPES[noun]}/*" for noun in sorted(nouns)],
             **more,
         }
 

@@ -56,8 +56,8 @@ def passing(service: str) -> State:
 
 
 def thing_name(task: str, kind: Kind) -> str:
-    """Return the expression of the name of what has no number: a model or an endpoint config."""
-    return formatted(f"{_stem(task, kind.name_length - 9)}-{{}}", "$.run.short")
+    """Return the expression of the name of what is made once: a model or an endpoint config."""
+    return formatted(f"{_stem(task, kind)}-{{}}-1", "$.run.short")
 
 
 def follow_job(
@@ -86,9 +86,7 @@ def follow_job(
         Where the number of a job among several of the task is kept; None for the only one.
     """
     whose = ["$.run.short", *([index] if index else [])]
-    most = 1 + retries.times + (0 if poll_seconds else _MOST_PASSING)
-    room = len("-12345678") + (len("-9999") if index else 0) + len(f"-{most}")
-    stem = _stem(task, kind.name_length - room)
+    stem = _stem(task, kind)
     if poll_seconds is not None:
         return _poll_job(task, kind, request, retries, poll_seconds, stem, whose)
     name = _job_name(stem, *whose, "States.MathAdd($$.State.RetryCount, 1)")
@@ -101,9 +99,21 @@ def follow_job(
     }
 
 
-def ensure_thing(task: str, kind: Kind, request: Mapping[str, Any]) -> State:
-    """Return the state that creates a model or an endpoint config unless it is there."""
-    given = {f"{kind.name_field}.$": thing_name(task, kind), **request}
+def ensure_thing(task: str, kind: Kind, request: Mapping[str, Any], name: str) -> State:
+    """Return the state that creates a model or an endpoint config unless it is there.
+
+    Parameters
+    ----------
+    task
+        What the names of states begin with.
+    kind
+        Model or endpoint config.
+    request
+        ``Parameters`` of its creation, without its name.
+    name
+        Expression of its name.
+    """
+    given = {f"{kind.name_field}.$": name, **request}
     states = {
         f"{task} create": _create(kind, given, f"{task} look"),
         f"{task} look": _look(kind, f"{task} there", f"{task} refused"),
@@ -330,8 +340,9 @@ def _action(verb: str, kind: Kind) -> str:
     return f"{verb}{kind.noun}"
 
 
-def _stem(task: str, length: int) -> str:
+def _stem(task: str, kind: Kind) -> str:
     """Return what the names of a task's things begin with; long ids keep apart by a digest."""
+    length = kind.name_length - len("-12345678-1234-123")  # run, partition and try
     words = re.sub("[^a-zA-Z0-9]+", "-", task).strip("-").lower()
     if len(words) <= length:
         return words

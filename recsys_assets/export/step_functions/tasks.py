@@ -193,15 +193,16 @@ class TaskStates:
         assert task.request is not None  # noqa: S101
         kind, place = _KINDS[task.kind], {"ResultPath": f"$.tasks.{task.id}"}
         if kind is jobs.TRANSFORM:
-            model = f"{task.id} model"
+            # Of the same name as the job, by which the clean-up knows it.
+            model, name = f"{task.id} model", thing_name(task.id, jobs.MODEL)
             request = {
-                "ModelName.$": thing_name(model, jobs.MODEL),
+                "ModelName.$": name,
                 **self._request(task, kind, task.request["Transform"]),
             }
             made = self._request(task, jobs.MODEL, task.request["Model"])
             return Line(
                 {
-                    model: {**ensure_thing(model, jobs.MODEL, made), "ResultPath": None},
+                    model: {**ensure_thing(model, jobs.MODEL, made, name), "ResultPath": None},
                     task.id: {**self._job(task, kind, request), **place},
                 }
             )
@@ -211,7 +212,7 @@ class TaskStates:
                 request = {"EndpointName.$": thing_name(task.id, kind), **request}
             state = ensure_endpoint(task.id, request, self._options.poll_seconds)
         elif kind in (jobs.MODEL, jobs.ENDPOINT_CONFIG):
-            state = ensure_thing(task.id, kind, request)
+            state = ensure_thing(task.id, kind, request, thing_name(task.id, kind))
         else:
             state = self._job(task, kind, request)
         return Line({task.id: {**state, **place}})
@@ -259,12 +260,12 @@ class TaskStates:
         return self._job(task, jobs.PROCESSING, parameters, index)
 
     def _request(self, task: Task, kind: jobs.Kind, request: Mapping[str, Any]) -> State:
-        """Return a request with its tags as ``Parameters``."""
+        """Return a request, with tags unless it has its own, as ``Parameters``."""
         asset = task.assets[0] if task.assets else task.id
         tags = Run("${run.id}", "${run.id}", asset).tags({})
         shape = service_model("sagemaker").operation_model(f"Create{kind.noun}").input_shape
         assert shape is not None  # noqa: S101 - every action that creates something has one
-        return expressions.parameters({**request, "Tags": tags}, shape)
+        return expressions.parameters({"Tags": tags, **request}, shape)
 
     def _arguments(self, task: Task, result: str | None) -> list[str]:
         arguments = ["check" if task.kind is Kind.CHECK else "run", *task.assets, *self._run()]

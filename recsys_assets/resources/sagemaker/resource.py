@@ -262,6 +262,10 @@ class SageMaker(ConfigurableResource[Any]):
         region = client.meta.region_name if is_aws(client) else None
         return fleet(instance_type, instance_count, self.cost, region)
 
+    def tagged(self, request: Request, run: Run) -> Request:
+        """Return a request with the tags of everything that is created, and the run's own."""
+        return {**request, "Tags": run.tags(self.tags)}
+
     def requests(self) -> RequestMaker:
         """Return what makes the requests of this deployment; nothing is called for it.
 
@@ -290,7 +294,7 @@ class SageMaker(ConfigurableResource[Any]):
         request = make_request()
         remote = self._remote(kind, job_name(run, request, kind.name_length))
         if remote.describe() is None:
-            remote.create({**request, "Tags": run.tags(self.tags)})
+            remote.create(self.tagged(request, run))
         return remote.name
 
     def _remote(self, kind: Kind, name: str) -> Remote:
@@ -330,7 +334,7 @@ class SageMaker(ConfigurableResource[Any]):
         try:
             if not exists:
                 require_affordable_job(what, self._longest_seconds(kind), jobs, self.cost)
-                job.create({**request, "Tags": run.tags(self.tags)})
+                job.create(self.tagged(request, run))
             yield job
         except BaseException as error:
             # A request that is interrupted may have reached SageMaker all the same.

@@ -1,11 +1,13 @@
 """Foreign graphs as DAGs in real Airflows, whose tasks run the real program."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from recsys_assets.export.airflow import AirflowOptions, ProcessingOptions, export_airflow
+from recsys_assets.export.graph import Kind, Task
 from recsys_assets.export.reading import read_graph
 from recsys_assets_tests.export.airflow.airflow_process import Airflow
 from recsys_assets_tests.main_job.command import PROGRAM
@@ -96,7 +98,7 @@ def test_a_partition_by_time_is_that_of_the_data_interval_or_of_the_params(
 def test_checks_that_do_not_pass_skip_what_follows_and_keep_their_results(
     run: Any, airflow: Airflow
 ) -> None:
-    answer = run("checked", {"enough__upto": 5})
+    answer = run("checked", {"numbers_enough__upto": 5})
     assert answer["state"] == "success", airflow.log()[-5000:]
     assert states(answer) == {
         "start": "success",
@@ -105,7 +107,7 @@ def test_checks_that_do_not_pass_skip_what_follows_and_keep_their_results(
         "evens": "skipped",
     }
     assert answer["results"]["numbers.numbers_checks"]["passed"] is False
-    passing = run("checked", {"enough__upto": 3})
+    passing = run("checked", {"numbers_enough__upto": 3})
     assert states(passing)["evens"] == "success"
     assert passing["results"]["numbers.numbers_checks"]["passed"] is True
 
@@ -132,12 +134,37 @@ def test_what_is_to_be_asked_for_is_skipped_unless_it_is(run: Any) -> None:
     assert states(run("risky", {"publish": True}))["published"] == "success"
 
 
+def test_neither_skipping_nor_cleaning_up_hides_a_failure_or_makes_one(
+    airflow: Airflow, tmp_path: Path
+) -> None:
+    graph = read_graph(f"{DEFINITIONS}:risky")
+    tasks = [
+        # Nothing before the task that looks at the param, so that it may skip what follows at once.
+        replace(task, upstream=()) if task.kind is Kind.OPT_IN else task
+        for task in graph.tasks
+    ]
+    graph = replace(graph, tasks=(*tasks, Task("clean_up", Kind.CLEAN_UP)))
+    # Cleaning up fails.
+    program = 'program() { [ "$2" != clean-up ] && recsys-assets "$@"; }; program'
+    options = AirflowOptions("cleaned", retries=0, command=program)
+    dag = airflow.write(export_airflow(graph, options))
+    environment = {"TEST_STORED": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    well = airflow.run(dag, **environment)
+    assert well["state"] == "success", airflow.log()[-5000:]
+    assert states(well)["clean_up"] == "failed"
+    ill = airflow.run(dag, conf={"breakable__broken": True}, **environment)
+    assert ill["state"] == "failed"
+    assert states(ill)["published"] == "skipped"
+    assert states(ill)["clean_up"] == "failed"  # it was tried
+
+
 @needs_private_mounts
 def test_tasks_may_be_processing_jobs(
     airflow: Airflow, endpoint: Endpoint, object_store: str, tmp_path: Path
 ) -> None:
     environment = {
         **CREDENTIALS,
+        "RECSYS_ENV": "aws",
         "AWS_ENDPOINT_URL_S3": object_store,
         "PYTHONPATH": str(PROJECT),
         "TEST_STORED": str(tmp_path),
@@ -156,7 +183,7 @@ def test_tasks_may_be_processing_jobs(
     graph = read_graph(f"{DEFINITIONS}:checked")
     dag = airflow.write(export_airflow(graph, options))
     with Proxy(endpoint.url, s3=object_store) as proxy:
-        answer = airflow.run(dag, conf={"enough__upto": 5}, **proxy.environment())
+        answer = airflow.run(dag, conf={"numbers_enough__upto": 5}, **proxy.environment())
         assert answer["state"] == "success", airflow.log()[-5000:]
         assert states(answer)["evens"] == "skipped"
         assert answer["results"]["numbers.numbers_checks"]["passed"] is False

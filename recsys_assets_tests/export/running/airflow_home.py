@@ -112,6 +112,11 @@ class Airflow:
         )
 
     @property
+    def said(self) -> Path:
+        """What the last `airflow dags test` has printed."""
+        return self.home / "dags-test.log"
+
+    @property
     def _is_airflow_3(self) -> bool:
         return any(self._program.parents[1].glob("lib/*/site-packages/airflow/sdk"))
 
@@ -120,7 +125,7 @@ class Airflow:
     def dags_test(self, dag_id: str, params: Mapping[str, Any]) -> str:
         """Run a DAG with `airflow dags test`; return the run's id."""
         done = self.cli("dags", "test", "-c", json.dumps(params), dag_id)
-        (self.home / "dags-test.log").write_text(done.stdout + done.stderr)
+        self.said.write_text(done.stdout + done.stderr)
         runs = self._read("select run_id from dag_run where dag_id = ? order by id", dag_id)
         assert runs, done.stdout + done.stderr
         return str(runs[-1][0])
@@ -197,12 +202,6 @@ class Airflow:
         assert found, f"{task_id} has returned nothing: {self.states(run_id)}"
         value = json.loads(found[-1][0])
         return json.loads(value) if isinstance(value, str) else value  # 3 encodes it twice
-
-    def log(self, run_id: str, task_id: str) -> str:
-        """Return the logs of all tries of a task."""
-        folder = self.home / "logs" / f"dag_id={self._dag_of(run_id)}" / f"run_id={run_id}"
-        files = sorted((folder / f"task_id={task_id}").glob("*.log"))
-        return "\n".join(file.read_text() for file in files)
 
     def platform_run_id(self, run_id: str) -> str:
         """Return the id under which the platform stores what a run has made."""

@@ -46,7 +46,7 @@ def test_the_page_installs_what_the_tests_run_with() -> None:
         assert pinned.partition("==")[2].startswith(wanted[1])
 
 
-def test_the_page_has_every_option_of_the_export_with_its_default() -> None:
+def test_the_page_has_every_option_of_the_export() -> None:
     done = recsys_assets("export", "airflow", "--help")
     exists = set(re.findall(r"--[a-z-]+", done.stdout)) - {"--help"}
     table = PAGE.partition("## Options of the export")[2].partition("\n## ")[0]

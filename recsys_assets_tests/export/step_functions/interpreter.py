@@ -33,8 +33,11 @@ class Interpreter:
         self.client = aws_client("stepfunctions", self.url)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, calls_to: str) -> None:
-        """Start it; states call services at the URL `calls_to`, a port of this machine."""
+    def start(self, calls_to: str, *, execute: bool = True) -> None:
+        """Start it; states call services at the URL `calls_to`, a port of this machine.
+
+        Without `execute` executions are written down and nothing else.
+        """
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [MOTO.python, Path(__file__).with_name("server.py"), f"--port={self._port}"],
@@ -42,7 +45,7 @@ class Interpreter:
                 stdout=log,
                 stderr=log,
             )
-        config = {"stepfunctions": {"execute_state_machine": True}}
+        config = {"stepfunctions": {"execute_state_machine": execute}}
 
         def configured() -> bool:
             try:

@@ -1,8 +1,8 @@
-"""moto's server, run by an interpreter that has moto, with three of its ways put right.
+"""moto's server, run by an interpreter that has moto, with four of its ways put right.
 
 Of what a state machine calls through the AWS SDK, Step Functions (a) names a service in errors as
-the SDK for Java does (``SageMaker.``), (b) sends a body that is JSON as its text, and (c) hands on a
-body as its text.
+the SDK for Java does (``SageMaker.``), (b) sends a body that is JSON as its text, (c) hands on a
+body as its text, and (d) times as texts.
 """
 
 import json
@@ -25,9 +25,10 @@ def _eval_service_task(
     if isinstance(normalised_parameters.get("Body"), dict):
         normalised_parameters["Body"] = json.dumps(normalised_parameters["Body"])
     _call(task, env=env, normalised_parameters=normalised_parameters, **others)
-    answer = env.stack[-1]
+    answer = env.stack.pop()
     if "Body" in answer:
         answer["Body"] = answer["Body"].read().decode()
+    env.stack.append(json.loads(json.dumps(answer, default=str)))
 
 
 _Task._eval_service_task = _eval_service_task
