@@ -125,12 +125,13 @@ class TuningConfig(Config):
 
 
 class ModelTrainingConfig(Config):
-    """Whether to train or to tune, and with what."""
+    """Whether to train or to tune, and with what.
+
+    A selection that names one of the two models alone makes that one, whatever the mode.
+    """
 
     mode: Literal["train", "tune"] = Field(
-        default="train",
-        description="train makes fm_model, tune makes tuned_model. A selection that names one of "
-        "the two alone makes that one, whatever the mode.",
+        default="train", description="train makes fm_model, tune makes tuned_model."
     )
     hyperparameters: Hyperparameters = Hyperparameters()
     tuning: TuningConfig = TuningConfig()

@@ -23,12 +23,12 @@ _REJECTS_SHOWN = 10
 class ColumnsConfig(Config):
     """Names of the columns of a generic CSV or Parquet table."""
 
-    customer_id: str = Field(default="customer_id", description="Column of who rated.")
-    video_id: str = Field(default="video_id", description="Column of what was rated.")
-    rating: str = Field(default="rating", description="Column of the rating.")
-    title: str | None = Field(default="title", description="Column of the video's title.")
-    reviewed_at: str | None = Field(default="reviewed_at", description="Column of the date.")
-    review_id: str | None = Field(default="review_id", description="Column of the rating's id.")
+    customer_id: str = Field(default="customer_id", description="Who rated.")
+    video_id: str = Field(default="video_id", description="What was rated.")
+    rating: str = Field(default="rating", description="The rating itself.")
+    title: str | None = Field(default="title", description="The video's title.")
+    reviewed_at: str | None = Field(default="reviewed_at", description="When it was rated.")
+    review_id: str | None = Field(default="review_id", description="The rating's id.")
 
 
 class RawRatingsConfig(Config):

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from recsys_assets.export import metadata
+
 REFERENCE = re.compile(r"\$\{([^}]+)\}")
 """Matches a reference; group 1 is what stands between the braces."""
 
@@ -49,13 +51,13 @@ class Kind(Enum):
     """Goes on only if a Python task has made an output that it may leave out."""
     CLEAN_UP = "clean_up"
     """Stops what a run has left running; always done, and no part of a run's success."""
-    TRAINING = "sagemaker_training"
-    TUNING = "sagemaker_tuning"
-    TRANSFORM = "sagemaker_transform"
-    MODEL = "sagemaker_model"
-    ENDPOINT_CONFIG = "sagemaker_endpoint_config"
-    ENDPOINT = "sagemaker_endpoint"
-    SPARK = "spark"
+    TRAINING = metadata.TRAINING
+    TUNING = metadata.TUNING
+    TRANSFORM = metadata.TRANSFORM
+    MODEL = metadata.MODEL
+    ENDPOINT_CONFIG = metadata.ENDPOINT_CONFIG
+    ENDPOINT = metadata.ENDPOINT
+    SPARK = metadata.SPARK
 
     @property
     def remote(self) -> bool:

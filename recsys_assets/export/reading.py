@@ -42,7 +42,7 @@ _SUFFIXES = {
     Kind.TRAINING: "training",
     Kind.TUNING: "tuning",
     Kind.TRANSFORM: "transform",
-    Kind.MODEL: "model",
+    Kind.MODEL: "sagemaker_model",
     Kind.ENDPOINT_CONFIG: "config",
     Kind.ENDPOINT: "deployment",
     Kind.SPARK: "spark",

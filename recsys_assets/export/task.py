@@ -50,7 +50,7 @@ from recsys_assets.export.reading import load_definitions
 from recsys_assets.progress import progress_logger
 from recsys_assets.resources.interrupts import INTERRUPTS, was_interrupted
 from recsys_assets.resources.sagemaker import SageMaker
-from recsys_assets.settings import SettingsError
+from recsys_assets.settings import Settings, SettingsError
 
 _NUMBERS_AND_TEXTS = (
     BoolMetadataValue,
@@ -230,7 +230,10 @@ class PythonTask:
         self, assets: Set[AssetKey], checks: Set[AssetCheckKey]
     ) -> Sequence[EventLogEntry]:
         """Run assets and checks, and return what has happened, be it that checks block."""
-        with DagsterInstance.ephemeral() as instance:
+        # Dagster's own IO manager stores in its instance's folder, where the next task looks too.
+        folder = Settings.from_environment().state / "tasks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
             try:
                 job = self._job(assets, checks)
                 run = instance.create_run_for_job(

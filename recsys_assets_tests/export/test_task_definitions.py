@@ -3,6 +3,7 @@
 import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -220,3 +221,29 @@ def test_what_there_is_not_is_told_by_name() -> None:
     assert failure("configured", created=(job,)) == (message, False)
     none = tuple(Created(name, "sagemaker_training", "") for name in ("one", "two"))
     assert failure("three", created=none) == ("Nothing was created for one or two.", False)
+
+
+PLAIN = """
+from dagster import Definitions, asset
+
+@asset
+def first() -> int:
+    return 41
+
+@asset
+def second(first: int) -> int:
+    return first + 1
+
+defs = Definitions(assets=[first, second])
+"""
+
+
+def test_what_is_stored_by_dagster_itself_is_there_for_the_next_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plain_definitions.py").write_text(PLAIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("RECSYS_STATE", str(tmp_path / "state"))
+    for asset in ("first", "second"):
+        assert PythonTask("plain_definitions:defs", (asset,), str(uuid.uuid4())).make()
+    assert (tmp_path / "state" / "tasks" / "storage" / "second").exists()

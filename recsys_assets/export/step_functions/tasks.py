@@ -260,12 +260,14 @@ class TaskStates:
         return self._job(task, jobs.PROCESSING, parameters, index)
 
     def _request(self, task: Task, kind: jobs.Kind, request: Mapping[str, Any]) -> State:
-        """Return a request, with tags unless it has its own, as ``Parameters``."""
+        """Return a request as ``Parameters``, with its own tags and those of the run."""
         asset = task.assets[0] if task.assets else task.id
         tags = Run("${run.id}", "${run.id}", asset).tags({})
         shape = service_model("sagemaker").operation_model(f"Create{kind.noun}").input_shape
         assert shape is not None  # noqa: S101 - every action that creates something has one
-        return expressions.parameters({"Tags": tags, **request}, shape)
+        own = {tag["Key"] for tag in request.get("Tags", [])}
+        more = [tag for tag in tags if tag["Key"] not in own]
+        return expressions.parameters({**request, "Tags": [*request.get("Tags", []), *more]}, shape)
 
     def _arguments(self, task: Task, result: str | None) -> list[str]:
         arguments = ["check" if task.kind is Kind.CHECK else "run", *task.assets, *self._run()]

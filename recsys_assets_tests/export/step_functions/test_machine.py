@@ -113,6 +113,15 @@ def test_values_keep_their_type_unless_the_api_takes_a_text() -> None:
     }
 
 
+def test_a_requests_own_tags_stand_beside_those_of_the_run() -> None:
+    own = [{"Key": "team", "Value": "a"}, {"Key": "recsys:asset", "Value": "b"}]
+    request = {**TASKS[5].request, "Tags": own}  # type: ignore[dict-item]
+    machine = exported(graph_of(Task("job", Kind.TRAINING, assets=("job",), request=request)))
+    tags = state(machine, "job")["Parameters"]["Tags"]
+    assert tags[:2] == own
+    assert [tag["Key"] for tag in tags[2:]] == ["recsys:run-id", "recsys:root-run-id"]
+
+
 def test_texts_around_references_are_escaped() -> None:
     definition = {**TASKS[5].request, "OutputDataConfig": {"S3OutputPath": "it's {a}\\${run.id}"}}  # type: ignore[dict-item]
     machine = exported(graph_of(Task("job", Kind.TRAINING, assets=("job",), request=definition)))
