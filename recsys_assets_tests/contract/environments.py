@@ -1,7 +1,8 @@
 """Python environments of their own for clients that the project does not install.
 
 What belongs here: which environments there are, making them and finding an interpreter for them.
-What does not: what is run in them. An environment is kept below ``RECSYS_TEST_ENVIRONMENTS``
+What does not: what is run in them. As a program it makes those that it is given by name and prints
+their interpreters. An environment is kept below ``RECSYS_TEST_ENVIRONMENTS``
 (default: the user's cache folder) and made again when its requirements change. ``constraints/``
 holds what ``pip freeze`` listed in each.
 """
@@ -119,3 +120,22 @@ BOTO3 = Environment("boto3", ("boto3==1.44.5",))
 MOTO = Environment("moto", ("moto[server]==5.2.5",))
 SAGEMAKER_SDK_2 = Environment("sagemaker-sdk-2", (f"sagemaker[scipy]=={SAGEMAKER_SDK_2_VERSION}",))
 SAGEMAKER_SDK_3 = Environment("sagemaker-sdk-3", ("sagemaker==3.27.0",))
+
+ENVIRONMENTS = {
+    environment.name: environment
+    for environment in (
+        AIRFLOW_2,
+        AIRFLOW_2_DAGSTER,
+        AIRFLOW_3,
+        AWS_CLI,
+        BOTO3,
+        MOTO,
+        SAGEMAKER_SDK_2,
+        SAGEMAKER_SDK_3,
+    )
+}
+"""All of them, by name."""
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        sys.stdout.write(f"{ENVIRONMENTS[name].python}\n")

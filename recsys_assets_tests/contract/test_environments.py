@@ -6,9 +6,12 @@ from pathlib import Path
 import pytest
 
 from recsys_assets_tests.contract import environments
-from recsys_assets_tests.contract.environments import Environment, NoInterpreterError, find_python
-
-KNOWN = [item for item in vars(environments).values() if isinstance(item, Environment)]
+from recsys_assets_tests.contract.environments import (
+    ENVIRONMENTS,
+    Environment,
+    NoInterpreterError,
+    find_python,
+)
 
 
 @pytest.mark.slow
@@ -40,7 +43,7 @@ def test_no_interpreter_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) 
         find_python()
 
 
-@pytest.mark.parametrize("environment", KNOWN, ids=lambda environment: environment.name)
+@pytest.mark.parametrize("environment", ENVIRONMENTS.values(), ids=ENVIRONMENTS)
 def test_constraints_pin_what_an_environment_requires(environment: Environment) -> None:
     constraints = Path(environments.__file__).with_name("constraints") / f"{environment.name}.txt"
     pins = dict(line.split("==") for line in constraints.read_text().splitlines())
