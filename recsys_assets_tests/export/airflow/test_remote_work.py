@@ -27,7 +27,9 @@ class Place:
 
     def __init__(self, airflow: Airflow, proxy: Proxy, graph: Graph, dag_id: str, **options: Any):
         self.airflow, self.proxy = airflow, proxy
-        self.dag = airflow.write(graphs.exported(graph, dag_id, **options))
+        # Airflows share the endpoint, and runs of one DAG are one run, whoever does them.
+        own = f"{dag_id}_{airflow.home.parent.name}"
+        self.dag = airflow.write(graphs.exported(graph, own, **options))
 
     def run(self, **given: Any) -> Any:
         return self.airflow.run(self.dag, **given, **self.proxy.environment())
@@ -47,7 +49,7 @@ class Place:
         return [call.content[member] for call in self.proxy.calls if call.action == action]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stored(endpoint: Endpoint) -> Endpoint:
     """Return the endpoint, with what jobs read."""
     endpoint.put("exported/input/lines", b"{}\n{}\n")
