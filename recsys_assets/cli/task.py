@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 from uuid import UUID
 
@@ -181,6 +182,9 @@ def _print_result(work: Callable[[], Result], place: Place | None) -> None:
             _log(f"recsys-assets: {failed}")
             sys.exit(_FAILED if failed.again else _CALLERS_FAULT)
         print(text, file=stdout, flush=True)
+    # Airflow reads both streams as one and takes the last line: nothing may follow the result.
+    with Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), 2)
 
 
 @contextmanager

@@ -102,6 +102,8 @@ def _param(name: str, partitioning: Partitioning) -> Param:
     text = "The partition to make."
     keys = _fixed_keys(partitioning)
     if keys is not None:
+        if not keys:
+            raise GraphError(f"there is nothing to choose from for {name}: no partition is defined")
         schema, default = {"type": "string", "enum": list(keys)}, keys[-1]
     elif isinstance(partitioning, TimeWindowPartitionsDefinition):
         schema, default = {"type": ["null", "string"]}, None

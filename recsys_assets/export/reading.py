@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import packages_distributions, version
 from typing import Any
 
@@ -32,7 +32,14 @@ from dagster import (
 
 from recsys_assets.export.graph import RUN_SECTION, Created, Graph, GraphError, Kind, Param, Task
 from recsys_assets.export.metadata import CHOICE, OPT_IN, WORK
-from recsys_assets.export.params import ConfigError, config_class_of, params_of, required, validated
+from recsys_assets.export.params import (
+    SEPARATOR,
+    ConfigError,
+    config_class_of,
+    params_of,
+    required,
+    validated,
+)
 from recsys_assets.export.partitions import PartitionReader
 from recsys_assets.export.requests import RequestContext
 
@@ -154,9 +161,7 @@ class _Reader:
     def __init__(self, definitions: Definitions, run_config: Mapping[str, Any]) -> None:
         self._assets = definitions.resolve_asset_graph()
         self._resources = definitions.resources or {}
-        self._config = {
-            step: given.get("config", {}) for step, given in run_config.get("ops", {}).items()
-        }
+        self._config = _config_by_step(run_config)
         self._steps = self._read_steps()
         self._partitions = PartitionReader(self._assets, [spec.key for spec in self._specs()])
         self._step_of = {_name(s.key): step for step in self._steps for s in step.specs}
@@ -170,23 +175,23 @@ class _Reader:
     def tasks(self) -> tuple[Task, ...]:
         """Return the tasks in order."""
         tasks = [task for step in self._steps for task in self._tasks_of(step)]
-        _require_unique(tasks)
+        _require_unique(task.id for task in tasks)
         tasks = self._behind_opt_ins(tasks)
         if any(task.kind.remote for task in tasks):
             followed = {name for task in tasks for name in task.upstream}
             leaves = sorted(task.id for task in tasks if task.id not in followed)
             text = "Stop what the run has left running, and delete what it alone needed."
             tasks.append(Task("clean_up", Kind.CLEAN_UP, tuple(leaves), description=text))
+        _require_unique(task.id for task in tasks)
         return _in_order(tasks)
 
     def params(self) -> tuple[Param, ...]:
         """Return the parameters of a run; the tasks are to be read before."""
         found = self._partitions.params()
-        for spec in self._specs():
-            asked = spec.metadata.get(OPT_IN)
-            if asked and all(param.name != asked["param"] for param in found):
-                name, text = asked["param"], asked["description"]
-                found.append(Param(name, {"type": "boolean"}, False, text, RUN_SECTION))
+        asked = [spec.metadata[OPT_IN] for spec in self._specs() if OPT_IN in spec.metadata]
+        texts = {item["param"]: item["description"] for item in reversed(asked)}  # the first's
+        for name in dict.fromkeys(item["param"] for item in asked):
+            found.append(Param(name, {"type": "boolean"}, False, texts[name], RUN_SECTION))
         for step in self._steps:
             if step.config is not None:
                 found += self._params_of(step)
@@ -195,7 +200,33 @@ class _Reader:
                 checked = {check.asset_key for check in definition.check_specs}
                 if config is not None and min(checked) in own:
                     found += params_of(name, config)
+        self._require_clear(found)
         return tuple(found)
+
+    def _require_clear(self, params: Sequence[Param]) -> None:
+        """Refuse parameters that are not there, are there twice or could be another step's."""
+        names = [param.name for param in params]
+        if missing := self._needed - set(names):
+            raise GraphError(
+                f"there is no parameter {', '.join(sorted(missing))}: a choice or a request refers "
+                "to a config field that its step does not have"
+            )
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise GraphError(f"two parameters would be named {', '.join(sorted(twice))}")
+        steps = [*(step.name for step in self._steps), *self._checkers]
+        for param in params:
+            owners = [name for name in steps if param.name.startswith(name + SEPARATOR)]
+            if param.section in owners and max(owners, key=len) != param.section:
+                raise GraphError(
+                    f"the parameter {param.name} of {param.section} could be one of "
+                    f"{max(owners, key=len)}; rename a step or a config field"
+                )
+
+    @property
+    def _needed(self) -> set[str]:
+        """Parameters that tasks cannot do without."""
+        chosen = (s for s in self._steps if s.alternatives)
+        return self._referred | {f"{s.name}__{s.field_of_choice()}" for s in chosen}
 
     def asset_uris(self) -> dict[str, str]:
         """Return where current versions are found, of those IO managers that tell."""
@@ -218,7 +249,8 @@ class _Reader:
             node = self._assets.get(key)
             if node.is_materializable:
                 name = node.assets_def.node_def.name
-                definitions[name] = node.assets_def
+                if definitions.setdefault(name, node.assets_def) is not node.assets_def:
+                    raise GraphError(f"two steps are named {name}; give each a name of its own")
                 keys_of.setdefault(name, []).append(key)
         return [
             _Step(
@@ -241,6 +273,8 @@ class _Reader:
                 if spec.blocking:
                     found.setdefault(_name(spec.asset_key), []).append(spec.name)
                     name = definition.node_def.name
+                    if self._checkers.get(name, (definition,))[0] is not definition:
+                        raise GraphError(f"two checks are named {name}; name each on its own")
                     config = self._config_of(name, definition.node_def)
                     self._checkers[name] = (definition, config)
         return found
@@ -250,8 +284,14 @@ class _Reader:
         config_class = config_class_of(op)
         if config_class is not None:
             return validated(step, config_class, given)
+        field = getattr(op, "config_field", None)
+        if field is not None and field.is_required:
+            raise ConfigError(
+                f"{step} needs config that is no class derived from dagster.Config, so it cannot "
+                "be exported"
+            )
         if given:
-            raise ConfigError(f"{step} takes no config, got {given}")
+            raise ConfigError(f"{step} takes no config of a dagster.Config class, got {given}")
         return None
 
     def _params_of(self, step: _Step) -> list[Param]:
@@ -268,6 +308,11 @@ class _Reader:
         made = self._choice(step) if step.alternatives else self._plain(step)
         for asset in sorted(step.optional):
             if self._has_consumers(asset):
+                if self._is_mapped(step.specs[0].key):
+                    raise GraphError(
+                        f"{step.name} may leave out {asset}, and a run makes all its partitions: "
+                        "whether it is there would differ between these"
+                    )
                 made.append(
                     Task(
                         id=f"{_identifier(asset)}_made",
@@ -296,6 +341,15 @@ class _Reader:
 
     def _choice(self, step: _Step) -> list[Task]:
         field = step.field_of_choice()
+        served = [spec for spec in step.alternatives if WORK in spec.metadata]
+        if any(WORK in spec.metadata for spec in step.others):
+            raise GraphError(f"{step.name}: only the work of its alternatives can be a service's")
+        if served and (len(served) < len(step.alternatives) or not step.others):
+            raise GraphError(
+                f"{step.name}: services do the work of {_and(_name(s.key) for s in served)}, so "
+                "they must do that of each alternative, and there must be an output that is made "
+                "in any case, with which what they have made is taken in"
+            )
         choice = Task(
             id=f"{step.name}_{field}",
             kind=Kind.CHOICE,
@@ -327,6 +381,9 @@ class _Reader:
         self, step: _Step, name: str, specs: Sequence[AssetSpec], upstream: tuple[str, ...]
     ) -> Task:
         policy = getattr(step.op, "retry_policy", None)
+        partitions = {self._partitions.partitions_of(spec.key) for spec in step.specs}
+        if len(partitions) > 1:
+            raise GraphError(f"the assets of {step.name} are not partitioned alike")
         whole = len(specs) > 1 and step.op.description
         return Task(
             id=name,
@@ -340,7 +397,7 @@ class _Reader:
             retries=policy.max_retries if policy else None,
             retry_seconds=policy.delay if policy else None,
             pool=getattr(step.op, "pool", None),
-            partitions=self._partitions.partitions_of(specs[0].key),
+            partitions=partitions.pop(),
         )
 
     def _remote(
@@ -353,7 +410,13 @@ class _Reader:
     ) -> list[Task]:
         """Return the tasks of the work that services do for an asset, each after the one before."""
         work: Mapping[str, Any] = spec.metadata[WORK]
-        kinds = [Kind(kind) for kind in work["kinds"]]
+        kinds = [kind for kind in Kind if kind.value in work["kinds"] and kind.remote]
+        kinds.sort(key=lambda kind: work["kinds"].index(kind.value))
+        if len(kinds) < len(work["kinds"]):
+            raise GraphError(
+                f"{_name(spec.key)}: expected kinds of work of recsys_assets.export.metadata, each "
+                f"once, got {work['kinds']}"
+            )
         if only and len(kinds) > 1:
             raise GraphError(
                 f"{_name(spec.key)} is an alternative, so one kind of work is expected"
@@ -367,18 +430,21 @@ class _Reader:
             producers={
                 parent: self._producer(parent)
                 for key in self._assets.get(spec.key).parent_keys
-                if (parent := _name(key)) in self._step_of
+                if (parent := _name(key)) in self._step_of and not self._is_mapped(key)
             },
             creators=creators,
         )
         python = self._python(step, name, (spec,), ())
-        if python.partitions is not None and python.partitions.param is None:
+        if self._is_mapped(spec.key):
             raise GraphError(
                 f"{context.asset} would be worked on for all its partitions at once by a service: "
                 "its requests have one name a run"
             )
-        module, _, function = str(work["requests"]).partition(":")
-        requests = getattr(importlib.import_module(module), function)(context)
+        requests = _requests(work["requests"], context)
+        if missing := [kind.value for kind in kinds if kind.value not in requests]:
+            raise GraphError(
+                f"{context.asset}: {work['requests']} returns no request for {_and(missing)}"
+            )
         self._referred |= context.params
         tasks = []
         for kind in kinds:
@@ -403,6 +469,19 @@ class _Reader:
             if any(check.asset_key == spec.key for check in definition.check_specs)
             for key in definition.keys_by_input_name.values()
         }
+        partitions = self._partitions.partitions_of(spec.key)
+        if partitions is not None:
+            whole = [
+                name
+                for name, (definition, _) in sorted(self._checkers.items())
+                for check in definition.check_specs
+                if check.asset_key == spec.key and check.partitions_def is None
+            ]
+            if whole or partitions.param is None:
+                raise GraphError(
+                    f"the blocking checks on {asset} are done on one partition of a run, so they "
+                    "need its partitions_def, and nothing may need all of them in one run"
+                )
         upstream = {self._made(asset)}
         upstream |= {self._after(name) for name in inputs - {asset} if name in self._step_of}
         return Task(
@@ -414,7 +493,7 @@ class _Reader:
             owners=tuple(spec.owners),
             assets=(asset,),
             checks=tuple(sorted(self._checks[asset])),
-            partitions=self._partitions.partitions_of(spec.key),
+            partitions=partitions,
         )
 
     def _behind_opt_ins(self, tasks: Sequence[Task]) -> list[Task]:
@@ -428,7 +507,13 @@ class _Reader:
                     asked.setdefault(spec.metadata[OPT_IN]["param"], []).append(task.id)
         found = {task.id: task for task in tasks}
         for param, members in asked.items():
-            before = {name for member in members for name in found[member].upstream} - set(members)
+            if param in found or not param.isidentifier():
+                raise GraphError(
+                    f"expected a name for what a run must ask for that no task has, of letters, "
+                    f"digits and underscores, got {param!r}"
+                )
+            behind = _reached(members, found)
+            before = {name for member in members for name in found[member].upstream} - behind
             for member in members:
                 upstream = found[member].upstream
                 # What follows another member is behind the task that looks, as that one is.
@@ -444,6 +529,11 @@ class _Reader:
                 param=param,
             )
         return list(found.values())
+
+    def _is_mapped(self, key: AssetKey) -> bool:
+        """Whether a run makes all partitions of an asset."""
+        partitions = self._partitions.partitions_of(key)
+        return partitions is not None and partitions.param is None
 
     def _upstream(self, step: _Step) -> tuple[str, ...]:
         """Return what a step waits for."""
@@ -466,7 +556,10 @@ class _Reader:
         step = self._step_of[asset]
         if not step.alternatives:
             return self._id_of(step.specs, step)
-        return self._id_of(step.others, step) if step.others else _identifier(asset)
+        served = any(WORK in spec.metadata for spec in step.alternatives)
+        if asset in step.optional and not served:
+            return _identifier(asset)
+        return self._id_of(step.others, step)
 
     def _id_of(self, specs: Sequence[AssetSpec], step: _Step) -> str:
         return _identifier(_name(specs[0].key) if len(specs) == 1 else step.name)
@@ -483,7 +576,10 @@ def _in_order(tasks: Sequence[Task]) -> tuple[Task, ...]:
     found = {task.id: task for task in tasks}
     place = {task.id: number for number, task in enumerate(tasks)}
     sorter = TopologicalSorter({task.id: task.upstream for task in tasks})
-    sorter.prepare()
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise GraphError(f"tasks would wait for each other: {', '.join(error.args[1])}") from error
     order: list[Task] = []
     ready: list[str] = []
     while sorter.is_active():
@@ -494,12 +590,45 @@ def _in_order(tasks: Sequence[Task]) -> tuple[Task, ...]:
     return tuple(order)
 
 
-def _require_unique(tasks: Iterable[Task]) -> None:
+def _config_by_step(run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of each step of Dagster run config, which may hold nothing else."""
+    if others := set(run_config) - {"ops"}:
+        raise ConfigError(f"expected config of steps (ops) alone, got {_and(sorted(others))}, too")
+    found = {}
+    for step, given in (run_config.get("ops") or {}).items():
+        if not isinstance(given, Mapping) or set(given) - {"config"}:
+            raise ConfigError(f"{step}: expected a mapping with config alone, got {given!r}")
+        found[step] = given.get("config") or {}
+    return found
+
+
+def _reached(names: Iterable[str], tasks: Mapping[str, Task]) -> set[str]:
+    """Return tasks and all that follow them."""
+    reached = set(names)
+    while more := {t.id for t in tasks.values() if reached & set(t.upstream)} - reached:
+        reached |= more
+    return reached
+
+
+def _requests(path: str, context: RequestContext) -> Mapping[str, Any]:
+    """Return the requests of an asset's work, of the function that its metadata names."""
+    module, _, name = path.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise GraphError(
+            f"{context.asset}: expected module:function of requests, got {path}: {error}"
+        ) from error
+    requests: Mapping[str, Any] = function(context)
+    return requests
+
+
+def _require_unique(names: Iterable[str]) -> None:
     seen: set[str] = set()
-    for task in tasks:
-        if task.id in seen:
-            raise GraphError(f"two tasks would be named {task.id}")
-        seen.add(task.id)
+    for name in names:
+        if name in seen:
+            raise GraphError(f"two tasks would be named {name}")
+        seen.add(name)
 
 
 def _name(key: AssetKey) -> str:

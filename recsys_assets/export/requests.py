@@ -4,11 +4,14 @@ What belongs here: references to what a run will know (``graph.py`` lists their 
 not: the requests, which the assets make themselves.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from recsys_assets.export.graph import Kind
+from recsys_assets.export.graph import GraphError, Kind
+
+_NAME = re.compile(r"[\w/-]+")  # of an asset, such that a reference may hold it
 
 
 @dataclass
@@ -59,12 +62,21 @@ class RequestContext:
 
         Raises
         ------
-        ValueError
-            If the asset does not depend on the other.
+        GraphError
+            If the asset does not depend on the other, a run makes several partitions of the other,
+            or its name cannot be referred to.
         """
         if asset not in self.producers:
             known = ", ".join(sorted(self.producers)) or "nothing"
-            raise ValueError(f"{self.asset} refers to {asset}, but it depends on {known}")
+            raise GraphError(
+                f"{self.asset} refers to {asset}; it depends, but for assets of which a run makes "
+                f"several partitions, on {known}"
+            )
+        if not _NAME.fullmatch(asset):
+            raise GraphError(
+                f"{self.asset} refers to {asset}, whose name has other characters than letters, "
+                "digits, '_', '-' and '/'"
+            )
         return f"${{results.{self.producers[asset]}.{asset}.{key}}}"
 
     def param(self, *path: str) -> str:
@@ -86,5 +98,15 @@ class RequestContext:
         ----------
         kind
             One of the kinds of ``metadata.py``, earlier in the order of the asset's work.
+
+        Raises
+        ------
+        GraphError
+            If nothing of this kind is created for the asset.
         """
-        return f"${{created.{self.creators[Kind(kind)]}}}"
+        creators = {found.value: task for found, task in self.creators.items()}
+        if kind not in creators:
+            raise GraphError(
+                f"{self.asset} refers to its {kind}, but its work is {', '.join(creators)}"
+            )
+        return f"${{created.{creators[kind]}}}"

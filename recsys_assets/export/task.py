@@ -236,11 +236,12 @@ class PythonTask:
         with DagsterInstance.ephemeral(tempdir=str(folder)) as instance:
             try:
                 job = self._job(assets, checks)
+                checked = {check.asset_key for check in checks}
                 run = instance.create_run_for_job(
                     job_def=job,
                     run_id=self.run_id,
                     run_config={"ops": self._config(job), "loggers": {"progress": {}}},
-                    tags=self._partition_tags(job, assets, instance),
+                    tags=self._partition_tags(job, assets or checked, instance),
                 )
                 done = execute_run(InMemoryJob(job), run, instance, raise_on_error=True)
             except DagsterAssetCheckFailedError:

@@ -1,14 +1,17 @@
 """Graphs that are not the platform's."""
 
-from typing import Any
+from typing import Any, Literal
 
 from dagster import (
     AssetCheckResult,
+    AssetCheckSpec,
     AssetExecutionContext,
     AssetOut,
+    AssetSpec,
     Config,
     DailyPartitionsDefinition,
     Definitions,
+    DynamicPartitionsDefinition,
     FilesystemIOManager,
     Output,
     RetryPolicy,
@@ -17,10 +20,18 @@ from dagster import (
     asset,
     asset_check,
     multi_asset,
+    multi_asset_check,
 )
 from pydantic import Field
 
-from recsys_assets.export.metadata import SPARK, TRAINING, opt_in, remote_work
+from recsys_assets.export.metadata import (
+    SPARK,
+    TRAINING,
+    TUNING,
+    alternative,
+    opt_in,
+    remote_work,
+)
 from recsys_assets.export.requests import RequestContext
 
 REGIONS = StaticPartitionsDefinition(["eu", "us", "asia"])
@@ -214,3 +225,185 @@ def numbers_evens() -> int:
 
 
 same_names = _definitions(nested, numbers_evens)
+
+
+def made_by_a_factory(name: str) -> Any:
+    @multi_asset(specs=[AssetSpec(f"{name}_left"), AssetSpec(f"{name}_right")])
+    def build(): ...
+
+    return build
+
+
+factories = _definitions(made_by_a_factory("one"), made_by_a_factory("other"))
+
+
+@multi_asset(specs=[AssetSpec("first"), AssetSpec("last", deps=["between"])], can_subset=True)
+def both_ends(): ...
+
+
+@asset(deps=["first"])
+def between() -> None: ...
+
+
+zigzag = _definitions(both_ends, between)
+
+
+@multi_asset_check(
+    specs=[
+        AssetCheckSpec("early", asset="numbers", blocking=True),
+        AssetCheckSpec("late", asset="evens", blocking=True),
+    ]
+)
+def early_and_late(): ...
+
+
+checked_together = _definitions(numbers, evens, checks=[early_and_late])
+
+
+@asset(deps=[published])
+def plain_between() -> None: ...
+
+
+@asset(deps=[plain_between], metadata=opt_in("publish", "Publish it."))
+def archived() -> None: ...
+
+
+asked_for_around = _definitions(numbers, evens, odds, together, published, plain_between, archived)
+
+
+@asset(deps=[numbers], metadata=opt_in("numbers", "Count."))
+def named_as_asked() -> None: ...
+
+
+asked_by_name = _definitions(numbers, named_as_asked)
+
+
+@asset(config_schema={"upto": int})
+def legacy(context: AssetExecutionContext) -> None: ...
+
+
+legacy_config = _definitions(legacy)
+
+
+class PrefixConfig(Config):
+    again: CountConfig = CountConfig()
+
+
+@asset
+def regional_count(config: PrefixConfig) -> None: ...
+
+
+@asset(key=["regional_count", "again"])
+def prefixed(config: CountConfig) -> None: ...
+
+
+same_params = _definitions(regional_count, prefixed)
+
+
+def no_such_field(context: RequestContext) -> dict[str, Any]:
+    return {"sagemaker_training": {"Missing": context.param("missing")}}
+
+
+@asset(metadata=remote_work(TRAINING, requests=f"{__name__}:no_such_field"))
+def misread() -> None: ...
+
+
+@asset(metadata=remote_work(TUNING, requests=f"{__name__}:job_request"))
+def unasked(numbers: list[int]) -> None: ...
+
+
+@asset(metadata=remote_work(TRAINING, requests=f"{__name__}:not_there"))
+def unwritten() -> None: ...
+
+
+@asset(metadata=remote_work("sagemaker_magic", requests=f"{__name__}:job_request"))
+def unknown_work() -> None: ...
+
+
+missing_field = _definitions(misread)
+missing_request = _definitions(numbers, unasked)
+missing_function = _definitions(unwritten)
+missing_kind = _definitions(unknown_work)
+
+
+@multi_asset(
+    outs={
+        "trained_one": AssetOut(
+            is_required=False,
+            metadata={
+                **alternative("how", "train"),
+                **remote_work(TRAINING, requests=f"{__name__}:job_request"),
+            },
+        ),
+        "written_one": AssetOut(is_required=False, metadata=alternative("how", "write")),
+        "one": AssetOut(),
+    },
+    can_subset=True,
+)
+def mixed_alternatives(): ...
+
+
+mixed = _definitions(mixed_alternatives)
+
+
+class HowConfig(Config):
+    how: Literal["small", "large"] = "small"
+
+
+@multi_asset(
+    outs={
+        "small_one": AssetOut(is_required=False, metadata=alternative("how", "small")),
+        "large_one": AssetOut(is_required=False, metadata=alternative("how", "large")),
+        "any_one": AssetOut(),
+    },
+    can_subset=True,
+)
+def own_alternatives(config: HowConfig): ...
+
+
+@asset(deps=["small_one"])
+def after_small_one() -> None: ...
+
+
+alternatives = _definitions(own_alternatives, after_small_one)
+
+
+@multi_asset(
+    outs={"rare": AssetOut(is_required=False), "common": AssetOut()}, partitions_def=REGIONS
+)
+def regional_sizes(): ...
+
+
+@asset
+def all_rare(rare: dict[str, int]) -> None: ...
+
+
+optional_partitions = _definitions(regional_sizes, all_rare)
+
+
+@asset_check(asset=regional, blocking=True)
+def whole(regional: dict[str, str]) -> AssetCheckResult:
+    return AssetCheckResult(passed=True)
+
+
+@asset_check(asset=regional, blocking=True, partitions_def=REGIONS)
+def each(regional: str) -> AssetCheckResult:
+    return AssetCheckResult(passed=regional == "eu")
+
+
+checked_whole = _definitions(regional, checks=[whole])
+checked_each = _definitions(regional, checks=[each])
+
+
+@asset(partitions_def=StaticPartitionsDefinition([]))
+def nowhere() -> None: ...
+
+
+no_partitions = _definitions(nowhere)
+
+
+@asset(partitions_def=DynamicPartitionsDefinition(name="customers"))
+def by_customer() -> None: ...
+
+
+customers = _definitions(by_customer)

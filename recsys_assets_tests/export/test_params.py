@@ -1,10 +1,13 @@
 """Config classes as flat parameters."""
 
+from enum import Enum
 from typing import Literal
 
+import pytest
 from dagster import Config
 from pydantic import Field
 
+from recsys_assets.export.graph import GraphError
 from recsys_assets.export.params import params_of, required, validated
 
 
@@ -30,7 +33,7 @@ def test_each_field_is_a_parameter_with_its_type_limits_and_default() -> None:
         "step__only": ({"type": "string", "enum": ["x"]}, "x"),
         "step__inner__size": ({"type": "integer", "minimum": 1, "maximum": 9}, 3),
         "step__inner__ratio": ({"type": ["number", "null"], "exclusiveMinimum": 0}, None),
-        "step__names": ({"type": "array"}, ["n"]),
+        "step__names": ({"type": "array", "items": {"type": "string"}}, ["n"]),
         "step__by_name": ({"type": "object"}, {"k": {"size": 4, "ratio": None}}),
         "step__flag": ({"type": "boolean"}, False),
     }
@@ -45,3 +48,52 @@ def test_a_value_that_is_sent_may_not_be_null() -> None:
     assert required(ratio).schema == {"type": "number", "exclusiveMinimum": 0}
     (_, unsent) = params_of("step", Inner())
     assert required(unsent) == unsent
+
+
+class Colour(Enum):
+    RED = "r"
+    BLUE = "b"
+
+
+class Cat(Config):
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+
+
+class Dog(Config):
+    kind: Literal["dog"] = "dog"
+
+
+class Dagsters(Config):
+    colour: Colour = Colour.RED
+    other: Colour | None = None
+    renamed: int = Field(default=1, alias="as_told")
+    pet: Cat | Dog = Field(default=Cat(), discriminator="kind")
+
+
+def test_defaults_are_what_dagster_takes_them_from() -> None:
+    config = validated("step", Dagsters, {"colour": "BLUE", "as_told": 5})
+    found = {param.name: param for param in params_of("step", config)}
+    defaults = {name.removeprefix("step__"): param.default for name, param in found.items()}
+    assert defaults == {
+        "colour": "BLUE",
+        "other": None,
+        "as_told": 5,
+        "pet": {"cat": {"lives": 9}},
+    }
+    assert found["step__other"].schema["enum"] == ["RED", "BLUE", None]
+    assert validated("step", Dagsters, defaults) == config
+
+
+class Trailing(Config):
+    lambda_: Inner = Inner()
+
+
+class Double(Config):
+    of__two: int = 1
+
+
+@pytest.mark.parametrize("config", [Trailing(), Double()])
+def test_a_field_that_could_not_be_read_back_is_refused(config: Config) -> None:
+    with pytest.raises(GraphError, match="give it another name"):
+        params_of("step", config)

@@ -146,7 +146,10 @@ def test_every_parameter_says_what_it_is(ours: Graph) -> None:
             {"recommendations": {"config": {"count": 0}}},
             r"count: Input should be greater than or equal to 1, got 0",
         ),
-        ({"sparse_matrix": {"config": {"x": 1}}}, "sparse_matrix takes no config, got {'x': 1}"),
+        (
+            {"sparse_matrix": {"config": {"x": 1}}},
+            "sparse_matrix takes no config of a dagster.Config class, got {'x': 1}",
+        ),
     ],
 )
 def test_config_that_does_not_fit_is_told(config: dict[str, object], said: str) -> None:
@@ -264,11 +267,58 @@ def test_a_run_makes_all_partitions_of_what_something_needs_whole() -> None:
         ("all_days", "ever needs all partitions of daily than a run makes"),
         ("remote_everywhere", "trained_everywhere would be worked on for all its partitions"),
         ("same_names", "two tasks would be named numbers_evens"),
+        ("factories", "two steps are named build"),
+        ("zigzag", "tasks would wait for each other: both_ends, first_made, between, both_ends"),
+        ("checked_together", "tasks would wait for each other: .*numbers_checks"),
+        ("asked_by_name", "that no task has, .* got 'numbers'"),
+        ("legacy_config", "legacy needs config that is no class derived from dagster.Config"),
+        ("same_params", "two parameters would be named regional_count__again__upto"),
+        ("missing_field", "there is no parameter misread__missing"),
+        ("missing_request", "unasked: .*:job_request returns no request for sagemaker_tuning"),
+        ("missing_function", "unwritten: expected module:function of requests"),
+        ("missing_kind", r"unknown_work: expected kinds of work .* got \['sagemaker_magic'\]"),
+        ("mixed", "services do the work of trained_one, so they must do that of each alternative"),
+        ("optional_partitions", "regional_sizes may leave out rare, and a run makes all its part"),
+        ("checked_whole", "the blocking checks on regional are done on one partition of a run"),
+        ("no_partitions", "no partition is defined"),
         ("nothing", "expected module:attribute of Dagster definitions"),
         ("FOREIGN", "expected module:attribute of Dagster definitions"),
         ("REGIONS", "is not a dagster.Definitions but a StaticPartitionsDefinition"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_in_a_sentence(name: str, said: str) -> None:
-    with pytest.raises(GraphError, match=said):
+    with pytest.raises((GraphError, ConfigError), match=said):
         foreign_graph(name)
+
+
+def test_an_opt_in_goes_before_all_that_follows_what_was_asked_for() -> None:
+    found = edges(foreign_graph("asked_for_around"))
+    assert found["publish"] == ("together",)
+    assert found["published"] == ("publish", "together")
+    assert found["plain_between"] == ("published",)
+    assert found["archived"] == ("plain_between", "publish")
+
+
+def test_an_alternative_that_our_code_makes_is_looked_for_where_it_is_made() -> None:
+    graph = foreign_graph("alternatives")
+    assert graph.task("small_one_made").upstream == ("small_one",)
+    assert graph.task("after_small_one").upstream == ("small_one_made",)
+
+
+def test_a_check_of_each_partition_is_told_of_the_partition() -> None:
+    partitions = foreign_graph("checked_each").task("regional_checks").partitions
+    assert partitions is not None
+    assert partitions.param == "partition"
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"ops": {}, "resources": {}}, r"config of steps \(ops\) alone, got resources"),
+        ({"ops": {"numbers": {"ops": {}}}}, "numbers: expected a mapping with config alone"),
+        ({"ops": {"numbers": None}}, "numbers: expected a mapping with config alone, got None"),
+    ],
+)
+def test_run_config_that_would_be_ignored_is_refused(config: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_graph(f"{FOREIGN}:diamond", config)

@@ -247,3 +247,21 @@ def test_what_is_stored_by_dagster_itself_is_there_for_the_next_task(
     for asset in ("first", "second"):
         assert PythonTask("plain_definitions:defs", (asset,), str(uuid.uuid4())).make()
     assert (tmp_path / "state" / "tasks" / "storage" / "second").exists()
+
+
+def test_a_check_of_one_partition_is_told_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where these assets are stored
+    monkeypatch.setenv("RECSYS_STATE", str(tmp_path / "state"))
+    passed = {}
+    for partition in ("eu", "us"):
+        task = PythonTask(
+            "recsys_assets_tests.export.foreign:checked_each",
+            ("regional",),
+            str(uuid.uuid4()),
+            partition,
+        )
+        task.make()
+        passed[partition] = task.check()["passed"]
+    assert passed == {"eu": True, "us": False}

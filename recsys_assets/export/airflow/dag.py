@@ -35,11 +35,17 @@ _RUFF_OPTIONS = ("--isolated", "--quiet", "--line-length=100", "--target-version
 _MACROS = ("run_uuid", "job_name", "created", "partition_of")
 _PROGRAMS = (Kind.PYTHON, Kind.CHECK)
 _LONGEST_TAG = 100
+_NO_CRON = ("@once", "@continuous")
 _WEEK = 7 * 24 * 60 * 60
 
 _SAGEMAKER = "airflow.providers.amazon.aws.operators.sagemaker"
 _IMPORTS = {
+    # Airflow 3 has moved them between its releases; the Amazon provider raises these.
+    "AirflowException": "airflow.providers.common.compat.sdk",
+    "AirflowFailException": "airflow.providers.common.compat.sdk",
+    "AirflowSkipException": "airflow.providers.common.compat.sdk",
     "ClientError": "botocore.exceptions",
+    "CronDataIntervalTimetable": "airflow.timetables.interval",
     "EmrServerlessStartJobOperator": "airflow.providers.amazon.aws.operators.emr",
     "S3CreateObjectOperator": "airflow.providers.amazon.aws.operators.s3",
     "S3Hook": "airflow.providers.amazon.aws.hooks.s3",
@@ -56,9 +62,6 @@ _IMPORTS = {
     "timedelta": "datetime",
 }
 _IMPORTS_OF_3 = {
-    "AirflowException": "airflow.sdk.exceptions",
-    "AirflowFailException": "airflow.sdk.exceptions",
-    "AirflowSkipException": "airflow.sdk.exceptions",
     "Asset": "airflow.sdk",
     "BashOperator": "airflow.providers.standard.operators.bash",
     "BranchPythonOperator": "airflow.providers.standard.operators.python",
@@ -69,9 +72,6 @@ _IMPORTS_OF_3 = {
     "TaskGroup": "airflow.sdk",
 }
 _IMPORTS_OF_2 = {
-    "AirflowException": "airflow.exceptions",
-    "AirflowFailException": "airflow.exceptions",
-    "AirflowSkipException": "airflow.exceptions",
     "Dataset as Asset": "airflow.datasets",
     "BashOperator": "airflow.operators.bash",
     "BranchPythonOperator": "airflow.operators.python",
@@ -101,6 +101,7 @@ def export_airflow(graph: Graph, options: AirflowOptions) -> dict[str, str]:
         ``<dag id>.assets.json``, which tells dagster-airlift the assets of each of its tasks.
         They are the same, to the byte, for the same graph and options.
     """
+    _require_defaults(graph, options)
     operators = Operators(graph, options)
     mapping = {
         "dag_id": options.dag_id,
@@ -114,6 +115,16 @@ def export_airflow(graph: Graph, options: AirflowOptions) -> dict[str, str]:
         f"{options.dag_id}.py": _formatted(_text(graph, options, operators)),
         f"{options.dag_id}.assets.json": json.dumps(mapping, indent=2) + "\n",
     }
+
+
+def _require_defaults(graph: Graph, options: AirflowOptions) -> None:
+    """Refuse a DAG that starts by itself and has to be told something."""
+    by_itself = options.schedule is not None or options.after_asset is not None
+    wanting = [p.name for p in graph.params if p.schema.get("minLength") and not p.default]
+    if by_itself and wanting:
+        raise ValueError(
+            f"a run has to be told {', '.join(wanting)}, so the DAG cannot have a schedule"
+        )
 
 
 @dataclass(frozen=True)
@@ -145,6 +156,8 @@ def _text(graph: Graph, options: AirflowOptions, operators: Operators) -> str:
     macros = [name for name in _MACROS if f"{name}(" in shown or name == "run_uuid"]
     calls = {operator.call for operator in instances.values()}
     kinds = {task.kind for task in graph.tasks}
+    jobs = bool(processing or kinds & {Kind.TRAINING, Kind.TUNING, Kind.TRANSFORM})
+    waits = jobs or Kind.ENDPOINT in kinds
     body = _template().render(
         options=options,
         constants=list(operators.references.constants.items()),
@@ -156,13 +169,14 @@ def _text(graph: Graph, options: AirflowOptions, operators: Operators) -> str:
         processing=processing,
         program="CommandOperator" if processing is None else "ProcessOnce",
         params_uri=f"{results_of_a_run(processing)}/params.json" if processing else None,
-        jobs=processing or kinds & {Kind.TRAINING, Kind.TUNING, Kind.TRANSFORM},
+        jobs=jobs,
         created_once=kinds & {Kind.MODEL, Kind.ENDPOINT_CONFIG, Kind.ENDPOINT},
         description=f"The assets of {graph.definitions}",
-        schedule=_schedule(options),
+        schedule=_schedule(graph, options),
         start_date=Code(f'pendulum.datetime({start.year}, {start.month}, {start.day}, tz="UTC")'),
         tags=_tags(graph),
-        default_args=_default_args(options, kinds),
+        waits=waits,
+        default_args=_default_args(options, kinds, waits),
         wait_for=options.wait_for,
         blocks=_blocks(graph, instances),
         hidden=ends.hidden,
@@ -286,10 +300,15 @@ def _words(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _schedule(options: AirflowOptions) -> Any:
+def _schedule(graph: Graph, options: AirflowOptions) -> Any:
     if options.after_asset is not None:
         return [Code(f"Asset({options.after_asset!r})")]
-    return options.schedule
+    by_time = any(task.partitions and task.partitions.time_format for task in graph.tasks)
+    if options.schedule is None or options.schedule in _NO_CRON or not by_time:
+        return options.schedule
+    # A run is for the time that has passed, as in Airflow 2; in 3, a cron expression alone has a
+    # run at the end of a partition be for the one that begins.
+    return Code(f'CronDataIntervalTimetable({options.schedule!r}, timezone="UTC")')
 
 
 def _tags(graph: Graph) -> list[str]:
@@ -301,7 +320,7 @@ def _tags(graph: Graph) -> list[str]:
     return sorted(tag for tag in tags if len(tag) <= _LONGEST_TAG)
 
 
-def _default_args(options: AirflowOptions, kinds: set[Kind]) -> dict[str, Any]:
+def _default_args(options: AirflowOptions, kinds: set[Kind], waits: bool) -> dict[str, Any]:
     given: dict[str, Any] = {
         "retries": options.retries,
         "retry_delay": Code(f"timedelta(seconds={options.retry_seconds:g})"),
@@ -310,10 +329,11 @@ def _default_args(options: AirflowOptions, kinds: set[Kind]) -> dict[str, Any]:
         given["aws_conn_id"] = options.aws_conn_id
         if options.region_name is not None:
             given["region_name"] = options.region_name
+        given["deferrable"] = options.deferrable
+    if waits:
         given |= {
             "check_interval": options.check_interval,
             "max_attempts": Code("MAX_ATTEMPTS"),
-            "deferrable": options.deferrable,
             "print_log": options.print_log,
             "action_if_job_exists": "fail",
         }

@@ -7,6 +7,7 @@ not: the order of tasks (``edges.py``) and how the file reads (``dag.py.jinja``)
 import builtins
 import hashlib
 import keyword
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from typing import Any
 
 from recsys_assets.export.airflow.literals import Code, Lines, source
 from recsys_assets.export.airflow.options import AirflowOptions, ProcessingOptions
-from recsys_assets.export.airflow.references import RUN, References
-from recsys_assets.export.graph import Graph, Kind, Task
+from recsys_assets.export.airflow.references import CONSTANTS, RUN, References, escaped
+from recsys_assets.export.graph import Graph, GraphError, Kind, Task
 from recsys_assets.export.reading import OUR_DEFINITIONS
 from recsys_assets.resources.sagemaker import Run
 
@@ -27,6 +28,8 @@ _TAKEN = {
     *(START, END, WAIT, PUT_PARAMS, "dag"),
     *("created", "job_name", "partition_of", "run_uuid"),
     *("hashlib", "json", "pendulum", "re", "serialize", "timedelta", "uuid"),
+    *("DAG", "Asset", "Param", "TaskGroup"),
+    *CONSTANTS,
 }  # what a file's own names are
 
 _ONCE = {
@@ -96,7 +99,25 @@ class Operators:
         self.ids = {
             task.id: f"{task.group}.{task.id}" if task.group else task.id for task in graph.tasks
         }
+        self._require_free()
         self.references = References(self.ids)
+
+    def _require_free(self) -> None:
+        """Refuse ids that Airflow, or the rest of the file, would not tell apart."""
+        groups = {task.group for task in self._graph.tasks if task.group}
+        taken = {START, END, WAIT, PUT_PARAMS} | groups
+        if twice := sorted(taken & set(self.ids.values())):
+            raise GraphError(
+                f"the task {twice[0]} has the name of a group, or of a task that every DAG has; "
+                "put its asset into a group of another name"
+            )
+        if twice := sorted({START, END, WAIT, PUT_PARAMS} & groups):
+            raise GraphError(f"the group {twice[0]} has the name of a task that every DAG has")
+        variables: dict[str, str] = {}
+        for task in self._graph.tasks:
+            other = variables.setdefault(variable(task.id), task.id)
+            if other != task.id:
+                raise GraphError(f"the tasks {other} and {task.id} would share a variable")
 
     def of(self, task: Task) -> Operator:
         """Return the operator of a task."""
@@ -173,12 +194,13 @@ class Operators:
         return "CheckOperator" if task.kind is Kind.CHECK else call, {**own, **arguments}
 
     def _command(self, task: Task, what: str) -> dict[str, Any]:
-        words = [self._options.command, "task", what, *map(shlex.quote, task.assets)]
+        assets = [escaped(shlex.quote(asset)) for asset in task.assets]
+        words = [self._options.command, "task", what, *assets]
         lines = [" ".join([*words, f"--run {RUN}"])]
         if task.partitions is not None:
             lines.append(' --partition "$PARTITION"')
         for asset, kind, name in self._taken(task):
-            lines.append(f" --created {shlex.quote(asset)} {kind} '{name}'")
+            lines.append(f" --created {escaped(shlex.quote(asset))} {kind} '{name}'")
         if self._elsewhere(task):
             lines.append(f" --definitions {shlex.quote(self._graph.definitions)}")
         return {"bash_command": Lines(lines)}
@@ -186,9 +208,9 @@ class Operators:
     def _job(self, task: Task, what: str, processing: ProcessingOptions) -> dict[str, Any]:
         mapped = task.partitions is not None and task.partitions.param is None
         file = f"{task.id}{'-{{ ti.map_index }}' if mapped else ''}.json"
-        words = [what, *task.assets, "--run", RUN]
-        for taken in self._taken(task):
-            words += ["--created", *taken]
+        words = [what, *map(escaped, task.assets), "--run", RUN]
+        for asset, kind, name in self._taken(task):
+            words += ["--created", escaped(asset), kind, name]
         if self._elsewhere(task):
             words += ["--definitions", self._graph.definitions]
         words += ["--result-uri", f"{results_of_a_run(processing)}/{file}"]
@@ -283,7 +305,7 @@ def _partition(task: Task) -> str:
 
 def _shortened(asset: str, length: int) -> str:
     """Return an asset's name as names on SageMaker have it; if too long, still one of its own."""
-    name = "-".join(filter(None, "".join(c if c.isalnum() else " " for c in asset).split()))
+    name = "-".join(re.findall("[A-Za-z0-9]+", asset))
     if len(name) <= length:
         return name
     mark = hashlib.sha256(asset.encode()).hexdigest()[:4]

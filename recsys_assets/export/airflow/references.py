@@ -20,6 +20,12 @@ _CONSTANTS = {
     "RoleArn": "ROLE_ARN",
     "TrainingImage": "IMAGE",
 }  # members whose values are long, and the same in many requests
+CONSTANTS = {
+    *("COMMAND", "MAX_ATTEMPTS", "PARAMS", "PARAMS_FOLDER", "PARAMS_URI"),
+    *_CONSTANTS.values(),
+}
+"""Constants that have a meaning of their own in every file."""
+
 _JINJA = re.compile(r"\{[{%#]")
 
 
@@ -55,13 +61,15 @@ class References:
             return self.constant(f"{asset}_{key}", self._template(whole[1]))
         pieces = REFERENCE.split(value)  # texts and references by turns
         return "".join(
-            self._template(piece) if number % 2 else _escaped(piece)
+            self._template(piece) if number % 2 else escaped(piece)
             for number, piece in enumerate(pieces)
         )
 
     def constant(self, name: str, value: str) -> Code:
         """Return the name of the constant of a value."""
         base = re.sub(r"\W+", "_", name, flags=re.ASCII).upper()
+        if base[0].isdigit() or (base in CONSTANTS and name not in CONSTANTS):
+            base = f"ASSET_{base}"
         for number in itertools.count(1):
             name = base if number == 1 else f"{base}_{number}"
             if self.constants.setdefault(name, value) == value:
@@ -78,12 +86,12 @@ class References:
                 return f"{{{{ params.{name} }}}}"
             case ["results", task, asset, *key]:
                 pulled = f"ti.xcom_pull(task_ids='{self._ids[task]}')"
-                return f"{{{{ {pulled}['{asset}']['{'.'.join(key)}'] }}}}"
+                return f"{{{{ {pulled}[{asset!r}][{'.'.join(key)!r}] }}}}"
             case ["created", task]:
                 return f"{{{{ created(ti, '{self._ids[task]}') }}}}"
         raise ValueError(f"${{{reference}}} is no reference that a graph may hold")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return a text that Jinja leaves as it is."""
     return _JINJA.sub(lambda match: f"{{{{ '{match[0]}' }}}}", text)

@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from recsys_assets.export.airflow import AirflowOptions, ProcessingOptions, export_airflow
 from recsys_assets.export.airflow.edges import Ends, statements
 from recsys_assets.export.airflow.literals import source
-from recsys_assets.export.graph import Created, Graph, Kind, Param, Partitions, Task
+from recsys_assets.export.graph import (
+    Created,
+    Graph,
+    GraphError,
+    Kind,
+    Param,
+    Partitions,
+    Task,
+)
 from recsys_assets.export.reading import read_graph
 from recsys_assets_tests.export.airflow import graphs
 
@@ -239,3 +247,70 @@ def test_a_python_task_takes_in_what_was_created_for_it() -> None:
     )
     text = dag_of(graphs.graph(job, taker))
     assert "--created a sagemaker_training '{{ created(ti, 'g.job') }}'" in text
+
+
+def _python_tasks(*names: str, group: str | None = None) -> Graph:
+    tasks = tuple(Task(name, Kind.PYTHON, group=group, assets=(name,)) for name in names)
+    return Graph("some:defs", "", tasks, ())
+
+
+def test_a_dag_without_jobs_waits_for_data_without_their_constants() -> None:
+    text = dag_of(_python_tasks("one"), wait_for="s3://b/new/*")
+    assert "wait_for_data = S3KeySensor(" in text
+    assert "MAX_ATTEMPTS" not in text
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [
+        (_python_tasks("start"), "the task start has the name of a group, or of a task"),
+        (_python_tasks("one", group="start"), "the group start has the name of a task"),
+        (_python_tasks("dag", "task_dag"), "dag and task_dag would share a variable"),
+    ],
+)
+def test_names_that_airflow_would_not_tell_apart_are_refused(graph: Graph, said: str) -> None:
+    with pytest.raises(GraphError, match=said):
+        dag_of(graph)
+
+
+def test_an_asset_may_be_named_as_something_in_the_file_is() -> None:
+    text = dag_of(_python_tasks("Asset", "PARAMS", "2nd"))
+    for name in ("Asset", "PARAMS", "2nd"):
+        assert f"task_{name} = CommandOperator(" in text
+
+
+def test_constants_of_assets_are_valid_names_of_their_own() -> None:
+    makers = [Task(name, Kind.PYTHON, assets=(name,)) for name in ("2nd", "params")]
+    request = {"A": "${results.2nd.2nd.uri}", "B": "${results.params.params.uri}"}
+    job = Task("job", Kind.TRAINING, ("2nd", "params"), assets=("job",), request=request)
+    text = dag_of(Graph("some:defs", "", (*makers, job), ()))
+    assert "ASSET_2ND_URI = " in text
+    assert "ASSET_PARAMS_URI = " in text
+
+
+def test_a_scheduled_run_is_for_the_partition_that_has_passed() -> None:
+    partitions = Partitions("partition", None, "%Y-%m-%d")
+    task = Task("daily", Kind.PYTHON, assets=("daily",), partitions=partitions)
+    param = Param("partition", {"type": ["null", "string"]}, None, "", "Run")
+    daily = Graph("some:defs", "", (task,), (param,))
+    assert 'schedule=CronDataIntervalTimetable("@daily", timezone="UTC")' in dag_of(
+        daily, schedule="@daily"
+    )
+    assert 'schedule="@once"' in dag_of(daily, schedule="@once")
+
+
+def test_a_run_that_must_be_told_something_cannot_be_scheduled() -> None:
+    told = Param("partition", {"type": "string", "minLength": 1}, "", "", "Run")
+    with pytest.raises(ValueError, match="a run has to be told partition"):
+        dag_of(Graph("some:defs", "", (), (told,)), schedule="@daily")
+
+
+def test_the_command_of_jobs_may_hold_quotes_and_braces() -> None:
+    command = """env X='{y}' "recsys assets\""""
+    text = dag_of(
+        _python_tasks("one"), python_tasks="processing", processing=PROCESSING, command=command
+    )
+    assignments = [node for node in ast.parse(text).body if isinstance(node, ast.Assign)]
+    (found,) = [n.value for n in assignments if ast.unparse(n.targets[0]) == "COMMAND"]
+    built = eval(ast.unparse(found), {"PARAMS_FOLDER": "/params"})  # noqa: S307
+    assert built.endswith(f' exec {command} task "$0" "$@"')

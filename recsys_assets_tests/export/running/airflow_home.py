@@ -130,6 +130,10 @@ class Airflow:
         assert runs, done.stdout + done.stderr
         return str(runs[-1][0])
 
+    def own_run_id(self, name: str) -> str:
+        """Return an id of a run: runs of one name in two Airflows would be one on SageMaker."""
+        return f"{name}-{self._program.parents[1].name}"
+
     def trigger(self, dag_id: str, run_id: str, params: Mapping[str, Any]) -> None:
         """Trigger a run, which a deployment will then do."""
         done = self.cli("dags", "trigger", "-r", run_id, "-c", json.dumps(params), dag_id)

@@ -69,9 +69,9 @@ def deployment(airflow: Airflow, export: Callable[..., Path]) -> Iterator[Airflo
 def runs(deployment: Airflow) -> Mapping[str, str]:
     """A run of each branch, by mode, both at once; that of `train` deploys what it has made."""
     anyhow = {"deploy": True, "registered_model_good_enough__margin": 5}
-    deployment.trigger(DAG, "tuned", parity.params(config("tune")))
-    deployment.trigger(DAG, "trained", {**parity.params(config("train")), **anyhow})
-    found = {"tune": "tuned", "train": "trained"}
+    found = {mode: deployment.own_run_id(mode) for mode in ("tune", "train")}
+    deployment.trigger(DAG, found["tune"], parity.params(config("tune")))
+    deployment.trigger(DAG, found["train"], {**parity.params(config("train")), **anyhow})
     for run_id in found.values():
         state = deployment.ended(run_id)
         assert state == "success", deployment.states(run_id)
@@ -198,7 +198,7 @@ def test_a_dag_run_makes_what_dagster_makes(
 def run_with_a_killed_task(deployment: Airflow, sagemaker_calls: Proxy) -> str:
     """A run whose training task is killed while its job runs, and then tried again."""
     sagemaker_calls.calls.clear()
-    run_id, task = "killed", "models.fm_model"
+    run_id, task = deployment.own_run_id("killed"), "models.fm_model"
     deployment.trigger(FAULTS, run_id, parity.params(config("train", epochs=400)))
     eventually(lambda: sagemaker_calls.seen("CreateTrainingJob"), seconds=600)
     pid = eventually(lambda: deployment.tasks(run_id)[task].pid)
@@ -252,7 +252,7 @@ def test_a_run_marked_as_failed_takes_its_job_with_it(
     deployment: Airflow, sagemaker: Any, sagemaker_calls: Proxy
 ) -> None:
     sagemaker_calls.calls.clear()
-    run_id = "marked"
+    run_id = deployment.own_run_id("marked")
     deployment.trigger(FAULTS, run_id, parity.params(config("train", epochs=100_000)))
     (created,) = eventually(lambda: sagemaker_calls.seen("CreateTrainingJob"), seconds=600)
     eventually(lambda: created.answered == 200)
