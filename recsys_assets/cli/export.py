@@ -14,7 +14,7 @@ import click
 from click.core import ParameterSource
 
 from recsys_assets.cli.run import read_run_config
-from recsys_assets.cli.state import UserError
+from recsys_assets.cli.state import UserError, definitions_option
 from recsys_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -33,12 +33,7 @@ def _graph_options(command: Any) -> Any:
         click.option(
             "--region", help="AWS region of images and jobs. Default: that of the settings."
         ),
-        click.option(
-            "--definitions",
-            default="recsys_assets.definitions:defs",
-            show_default=True,
-            help="Dagster definitions, as module:attribute.",
-        ),
+        definitions_option,
         click.option(
             "--config",
             type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -119,17 +114,17 @@ def airflow(
     from recsys_assets.export.airflow import AirflowOptions, ProcessingOptions, export_airflow
 
     graph = _read_graph(definitions, config, region, role_arn)
+    settings = Settings.from_environment()
     processing = None
-    if processing_image is not None:
-        settings = Settings.from_environment()
-        processing = ProcessingOptions(
-            image=processing_image,
-            role_arn=settings.role_arn,
-            results_uri=f"{_storage(settings)}/tasks",
-            instance_type=processing_instance_type,
-            environment=_environment(settings),
-        )
     try:
+        if processing_image is not None:
+            processing = ProcessingOptions(
+                image=processing_image,
+                role_arn=settings.role_arn,
+                results_uri=f"{_storage(settings)}/tasks",
+                instance_type=processing_instance_type,
+                environment=_environment(settings),
+            )
         options = AirflowOptions(
             dag_id=dag_id,
             schedule=schedule,

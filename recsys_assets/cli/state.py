@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 import recsys_assets
+from recsys_assets.export.graph import OUR_DEFINITIONS
 from recsys_assets.lost_interrupts import lost_interrupts_repeated
 from recsys_assets.services.control import ServicesError, start_services, stop_services
 from recsys_assets.settings import Settings, SettingsError
@@ -36,6 +37,14 @@ state_option = click.option(
     default=lambda: os.environ.get("RECSYS_STATE") or ".recsys",
     callback=_absolute,
     help="Folder of everything local. Default: $RECSYS_STATE, else ./.recsys.",
+)
+
+
+definitions_option = click.option(
+    "--definitions",
+    default=OUR_DEFINITIONS,
+    show_default=True,
+    help="Dagster definitions, as module:attribute.",
 )
 
 

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import click
 
-from recsys_assets.cli.state import interruptible
+from recsys_assets.cli.state import definitions_option, interruptible
 from recsys_assets.export import metadata
 from recsys_assets.settings import Settings, SettingsError
 
@@ -67,12 +67,7 @@ def _python_task(command: Command) -> Command:
     """Add what the commands have in common that run the project's own code."""
     for add in (
         _result_option,
-        click.option(
-            "--definitions",
-            default="recsys_assets.definitions:defs",
-            show_default=True,
-            help="Dagster definitions, as module:attribute.",
-        ),
+        definitions_option,
         click.option("--partition", help="Partition of the assets, where they have partitions."),
         _run_option,
         click.argument("assets", nargs=-1, required=True, metavar="ASSET..."),

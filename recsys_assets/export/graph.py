@@ -25,6 +25,9 @@ REFERENCE = re.compile(r"\$\{([^}]+)\}")
 """Matches a reference; group 1 is what stands between the braces."""
 
 
+OUR_DEFINITIONS = "recsys_assets.definitions:defs"
+"""The platform's own Dagster definitions."""
+
 RUN_SECTION = "Run"
 """The section of parameters that concern a run as a whole."""
 

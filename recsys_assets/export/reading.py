@@ -30,7 +30,16 @@ from dagster import (
     Failure,
 )
 
-from recsys_assets.export.graph import RUN_SECTION, Created, Graph, GraphError, Kind, Param, Task
+from recsys_assets.export.graph import (
+    OUR_DEFINITIONS,
+    RUN_SECTION,
+    Created,
+    Graph,
+    GraphError,
+    Kind,
+    Param,
+    Task,
+)
 from recsys_assets.export.metadata import CHOICE, OPT_IN, WORK
 from recsys_assets.export.params import (
     SEPARATOR,
@@ -42,8 +51,6 @@ from recsys_assets.export.params import (
 )
 from recsys_assets.export.partitions import PartitionReader
 from recsys_assets.export.requests import RequestContext
-
-OUR_DEFINITIONS = "recsys_assets.definitions:defs"
 
 _SUFFIXES = {
     Kind.TRAINING: "training",
@@ -148,6 +155,11 @@ class _Step:
         outputs = self.definition.keys_by_output_name
         return {_name(key) for output, key in outputs.items() if output not in required}
 
+    @property
+    def param_of_choice(self) -> str:
+        """The parameter that chooses between the alternatives."""
+        return SEPARATOR.join((self.name, self.field_of_choice()))
+
     def field_of_choice(self) -> str:
         fields = {str(spec.metadata[CHOICE]["field"]) for spec in self.alternatives}
         if len(fields) != 1:
@@ -165,6 +177,7 @@ class _Reader:
         self._steps = self._read_steps()
         self._partitions = PartitionReader(self._assets, [spec.key for spec in self._specs()])
         self._step_of = {_name(s.key): step for step in self._steps for s in step.specs}
+        self._spec_of = {_name(spec.key): spec for spec in self._specs()}
         self._checks = self._read_checks()
         self._referred: set[str] = set()  # parameters that requests refer to
         unknown = set(self._config) - {step.name for step in self._steps} - set(self._checkers)
@@ -225,8 +238,7 @@ class _Reader:
     @property
     def _needed(self) -> set[str]:
         """Parameters that tasks cannot do without."""
-        chosen = (s for s in self._steps if s.alternatives)
-        return self._referred | {f"{s.name}__{s.field_of_choice()}" for s in chosen}
+        return self._referred | {s.param_of_choice for s in self._steps if s.alternatives}
 
     def asset_uris(self) -> dict[str, str]:
         """Return where current versions are found, of those IO managers that tell."""
@@ -300,8 +312,7 @@ class _Reader:
         if not step.alternatives:
             return params
         # What is asked for stands in the requests; what these do not refer to would be ignored.
-        kept = self._referred | {f"{step.name}__{step.field_of_choice()}"}
-        return [required(param) for param in params if param.name in kept]
+        return [required(param) for param in params if param.name in self._needed]
 
     def _tasks_of(self, step: _Step) -> list[Task]:
         """Return the tasks of a step, with those of the checks on what it makes."""
@@ -340,7 +351,6 @@ class _Reader:
         return [*remote, replace(python, created=created)]
 
     def _choice(self, step: _Step) -> list[Task]:
-        field = step.field_of_choice()
         served = [spec for spec in step.alternatives if WORK in spec.metadata]
         if any(WORK in spec.metadata for spec in step.others):
             raise GraphError(f"{step.name}: only the work of its alternatives can be a service's")
@@ -351,12 +361,12 @@ class _Reader:
                 "in any case, with which what they have made is taken in"
             )
         choice = Task(
-            id=f"{step.name}_{field}",
+            id=f"{step.name}_{step.field_of_choice()}",
             kind=Kind.CHOICE,
             upstream=self._upstream(step),
             group=_group(step.alternatives[0]),
             description=f"Which of {_and(_name(s.key) for s in step.alternatives)} is made.",
-            param=f"{step.name}__{field}",
+            param=step.param_of_choice,
             alternatives={
                 str(spec.metadata[CHOICE]["value"]): _identifier(_name(spec.key))
                 for spec in step.alternatives
@@ -501,8 +511,7 @@ class _Reader:
         asked: dict[str, list[str]] = {}
         for task in tasks:
             assets = task.assets or ((task.optional_asset,) if task.optional_asset else ())
-            specs = [s for a in assets for s in self._step_of[a].specs if _name(s.key) == a]
-            for spec in specs:
+            for spec in map(self._spec_of.__getitem__, assets):
                 if OPT_IN in spec.metadata:
                     asked.setdefault(spec.metadata[OPT_IN]["param"], []).append(task.id)
         found = {task.id: task for task in tasks}
@@ -565,9 +574,8 @@ class _Reader:
         return _identifier(_name(specs[0].key) if len(specs) == 1 else step.name)
 
     def _has_consumers(self, asset: str) -> bool:
-        step = self._step_of[asset]
-        key = next(spec.key for spec in step.specs if _name(spec.key) == asset)
-        children = self._assets.get(key).child_keys - {spec.key for spec in step.specs}
+        own = {spec.key for spec in self._step_of[asset].specs}
+        children = self._assets.get(self._spec_of[asset].key).child_keys - own
         return asset in self._checks or bool(children)
 
 

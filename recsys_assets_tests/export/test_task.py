@@ -4,6 +4,7 @@ import json
 import signal
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from click.testing import CliRunner
 from recsys_assets.cli import cli
 from recsys_assets.definitions import build_resources
 from recsys_assets.resources.sagemaker import Run, SageMaker, Training
-from recsys_assets.services.clients import isolated_session
 from recsys_assets.services.record import Services
 from recsys_assets.settings import Settings
-from recsys_assets_tests.main_job.command import Done, Started, exported, recsys_assets
+from recsys_assets_tests.main_job.command import Done, Started, client, exported, recsys_assets
 from recsys_assets_tests.proxy import Proxy
 from recsys_assets_tests.sagemaker_local.endpoint import eventually
 
@@ -59,14 +59,8 @@ def task(environment: dict[str, str]) -> Task:
 
 
 @pytest.fixture(scope="module")
-def clients(services: Services) -> Callable[[str], Any]:
-    session = isolated_session(services.access_key_id, services.secret_access_key, services.region)
-
-    def client(service: str) -> Any:
-        url = services.s3_url if service == "s3" else services.sagemaker_url
-        return session.client(service, endpoint_url=url)
-
-    return client
+def clients(settings: Settings, services: Services) -> Callable[[str], Any]:
+    return partial(client, settings.state)
 
 
 @pytest.fixture(scope="module")

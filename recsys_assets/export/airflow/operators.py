@@ -17,9 +17,9 @@ from typing import Any
 from recsys_assets.export.airflow.literals import Code, Lines, source
 from recsys_assets.export.airflow.options import AirflowOptions, ProcessingOptions
 from recsys_assets.export.airflow.references import CONSTANTS, RUN, References, escaped
-from recsys_assets.export.graph import Graph, GraphError, Kind, Task
-from recsys_assets.export.reading import OUR_DEFINITIONS
+from recsys_assets.export.graph import OUR_DEFINITIONS, Graph, GraphError, Kind, Task
 from recsys_assets.resources.sagemaker import Run
+from recsys_assets.resources.sagemaker.jobs import KIND_OF_WORK, PROCESSING
 
 START, END, WAIT, PUT_PARAMS = "start", "end", "wait_for_data", "put_params"
 _TAKEN = {
@@ -41,15 +41,6 @@ _ONCE = {
     Kind.ENDPOINT: "DeployOnce",
     Kind.SPARK: "RunSparkOnce",
 }
-_NAME_MEMBER = {
-    Kind.TRAINING: "TrainingJobName",
-    Kind.TUNING: "HyperParameterTuningJobName",
-    Kind.MODEL: "ModelName",
-    Kind.ENDPOINT_CONFIG: "EndpointConfigName",
-    Kind.ENDPOINT: "EndpointName",
-}
-_NAME_LENGTH = {Kind.TUNING: 32}
-_LONGEST_NAME = 63
 _REST_OF_NAME = len("-12345678-12345678-10")  # run, inputs, number of the try
 
 
@@ -252,12 +243,12 @@ class Operators:
             name = self.references.constant(f"{task.assets[0]}_name", self._name(task))
             transform = {"TransformJobName": name, "ModelName": name, **request["Transform"]}
             return {"Model": {"ModelName": name, **request["Model"]}, "Transform": transform}
-        member = _NAME_MEMBER[task.kind]
+        member = KIND_OF_WORK[task.kind.value].name_field
         return {member: request.get(member, self._name(task)), **request}
 
     def _name(self, task: Task, of: str | None = None) -> str:
         """Return the template of the name of what a task creates, by default named by its asset."""
-        length = _NAME_LENGTH.get(task.kind, _LONGEST_NAME) - _REST_OF_NAME
+        length = KIND_OF_WORK.get(task.kind.value, PROCESSING).name_length - _REST_OF_NAME
         inputs = "".join(f", '{self.ids[name]}'" for name in self._makers(task))
         return f"{{{{ job_name(ti, '{_shortened(of or task.assets[0], length)}'{inputs}) }}}}"
 

@@ -25,14 +25,6 @@ from recsys_assets.resources.sagemaker import jobs
 from recsys_assets.resources.sagemaker.names import Run
 from recsys_assets.service_model import service_model
 
-_KINDS = {
-    Kind.TRAINING: jobs.TRAINING,
-    Kind.TUNING: jobs.TUNING,
-    Kind.TRANSFORM: jobs.TRANSFORM,
-    Kind.MODEL: jobs.MODEL,
-    Kind.ENDPOINT_CONFIG: jobs.ENDPOINT_CONFIG,
-    Kind.ENDPOINT: jobs.ENDPOINT,
-}
 _PARAMS_FOLDER = "/opt/ml/processing/input/params"
 # A variable of a processing job has at most 256 characters, so the parameters come as a file.
 _COMMAND = (
@@ -88,7 +80,7 @@ class TaskStates:
             )
         if task.kind in (Kind.PYTHON, Kind.CHECK):
             return self._mapped(task) if self._is_mapped(task) else self._python(task)
-        if task.kind not in _KINDS:
+        if task.kind.value not in jobs.KIND_OF_WORK:
             raise UnsupportedError(
                 f"{task.id} is work of the kind {task.kind.value}, which only other orchestrators "
                 "are told of."
@@ -191,7 +183,7 @@ class TaskStates:
 
     def _remote(self, task: Task) -> Line:
         assert task.request is not None  # noqa: S101
-        kind, place = _KINDS[task.kind], {"ResultPath": f"$.tasks.{task.id}"}
+        kind, place = jobs.KIND_OF_WORK[task.kind.value], {"ResultPath": f"$.tasks.{task.id}"}
         if kind is jobs.TRANSFORM:
             # Of the same name as the job, by which the clean-up knows it.
             model, name = f"{task.id} model", thing_name(task.id, jobs.MODEL)

@@ -76,6 +76,11 @@ MODEL = Kind("Model", metadata.MODEL)
 ENDPOINT_CONFIG = Kind("EndpointConfig", metadata.ENDPOINT_CONFIG)
 ENDPOINT = Kind("Endpoint", metadata.ENDPOINT)
 
+KIND_OF_WORK = {
+    kind.work: kind for kind in (TRAINING, TUNING, TRANSFORM, MODEL, ENDPOINT_CONFIG, ENDPOINT)
+}
+"""What an asset asks for, by what it calls that work."""
+
 
 class JobFailed(Failure):
     """A remote job that did not complete, with the last lines of its log.

@@ -14,12 +14,11 @@ import pytest
 
 from recsys_assets.definitions import build_resources
 from recsys_assets.resources.object_store import ObjectStore
-from recsys_assets.services.clients import isolated_session
 from recsys_assets.services.record import Services
 from recsys_assets.settings import Settings
 from recsys_assets_tests.export.running import parity
 from recsys_assets_tests.export.running.airflow_home import Airflow
-from recsys_assets_tests.main_job.command import recsys_assets, write_config
+from recsys_assets_tests.main_job.command import client, recsys_assets, write_config
 from recsys_assets_tests.proxy import Proxy
 from recsys_assets_tests.sagemaker_local.endpoint import eventually
 
@@ -79,9 +78,8 @@ def runs(deployment: Airflow) -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="module")
-def sagemaker(services: Services) -> Any:
-    session = isolated_session(services.access_key_id, services.secret_access_key, services.region)
-    return session.client("sagemaker", endpoint_url=services.sagemaker_url)
+def sagemaker(settings: Settings, services: Services) -> Any:
+    return client(settings.state, "sagemaker")
 
 
 @pytest.fixture(scope="module")
