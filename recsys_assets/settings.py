@@ -44,6 +44,10 @@ class Settings:
     sagemaker_config
         ``RECSYS_SAGEMAKER_CONFIG``: a YAML file of what jobs ask for (instances, spot, VPC, keys,
         tags, a cap on their cost), absolute; None for the defaults.
+    automation_config
+        ``RECSYS_AUTOMATION_CONFIG``: a YAML file of how the platform runs itself (where ratings
+        land, when models are trained, schedules, notifications, retention), absolute; None for the
+        defaults.
     patience_seconds
         ``RECSYS_PATIENCE_SECONDS`` (default 300): how long a call to AWS is tried again while it is
         throttled, the network is cut or the credentials have expired.
@@ -60,6 +64,7 @@ class Settings:
     role_arn: str
     mlflow_tracking_uri: str
     sagemaker_config: Path | None
+    automation_config: Path | None
     patience_seconds: float
     s3_endpoint_url: str | None
 
@@ -84,7 +89,6 @@ class Settings:
             raise SettingsError(f"RECSYS_ENV: expected local or aws, got {environment!r}")
         local = environment == "local"
         state = Path(variables.get("RECSYS_STATE") or ".recsys").absolute()
-        sagemaker_config = variables.get("RECSYS_SAGEMAKER_CONFIG")
         surrounding = variables.get("AWS_REGION") or variables.get("AWS_DEFAULT_REGION")
         return cls(
             environment=environment,
@@ -96,10 +100,16 @@ class Settings:
             role_arn=variables.get("RECSYS_ROLE_ARN") or (LOCAL_ROLE_ARN if local else ""),
             mlflow_tracking_uri=variables.get("RECSYS_MLFLOW_TRACKING_URI")
             or f"sqlite:///{state}/mlflow/mlflow.db",
-            sagemaker_config=Path(sagemaker_config).absolute() if sagemaker_config else None,
+            sagemaker_config=_file(variables, "RECSYS_SAGEMAKER_CONFIG"),
+            automation_config=_file(variables, "RECSYS_AUTOMATION_CONFIG"),
             patience_seconds=_seconds(variables, "RECSYS_PATIENCE_SECONDS", 300.0),
             s3_endpoint_url=variables.get("RECSYS_S3_ENDPOINT_URL") or None,
         )
+
+
+def _file(variables: Mapping[str, str], name: str) -> Path | None:
+    text = variables.get(name)
+    return Path(text).absolute() if text else None
 
 
 def _seconds(variables: Mapping[str, str], name: str, default: float) -> float:

@@ -1,18 +1,13 @@
 """What a deployment may ask of its jobs: instances, spot, network, keys, cost.
 
-What belongs here: the groups of settings that the SageMaker resource has as fields, their limits,
-and reading them from a file. What does not: requests (``requests.py``).
+What belongs here: the groups of settings that the SageMaker resource has as fields, and their
+limits. What does not: requests (``requests.py``).
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
 from dagster import Config
-from pydantic import ConfigDict, Field, ValidationError, model_validator
-
-from recsys_assets.settings import SettingsError
+from pydantic import ConfigDict, Field, model_validator
 
 # SageMaker's limit for built-in algorithms that write no checkpoints, as Factorization Machines:
 # "Managed Spot Training" in the Amazon SageMaker developer guide.
@@ -149,34 +144,4 @@ class CostConfig(_Group):
     price_per_hour: dict[str, float] = Field(
         default={},
         description="By instance type; these go before the few list prices that are known here.",
-    )
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a file of SageMaker settings: YAML, with the resource's fields as its keys.
-
-    Raises
-    ------
-    SettingsError
-        If it is not there or holds no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_bytes())
-    except OSError as error:
-        raise SettingsError(f"RECSYS_SAGEMAKER_CONFIG: cannot read {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, Mapping):
-        raise SettingsError(f"{path}: expected a mapping such as `training: ...`, got {content!r}")
-    return dict(content)
-
-
-def problems(error: ValidationError) -> str:
-    """Return what does not fit, each problem with its key."""
-    return "; ".join(
-        f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
-        + (f", got {item['input']!r}" if item["loc"] and item["type"] != "value_error" else "")
-        for item in error.errors()
     )

@@ -30,8 +30,6 @@ from recsys_assets.resources.sagemaker.config import (
     NetworkConfig,
     TrainingConfig,
     TransformConfig,
-    problems,
-    read_config,
 )
 from recsys_assets.resources.sagemaker.cost import (
     Fleet,
@@ -62,6 +60,7 @@ from recsys_assets.resources.sagemaker.requests import (
     Tuning,
 )
 from recsys_assets.settings import SettingsError
+from recsys_assets.settings_files import problems, read_settings_file
 
 AnyRemote = TypeVar("AnyRemote", bound=Remote)
 
@@ -401,7 +400,7 @@ def configured_sagemaker(path: Path | None, **platform: Any) -> SageMaker:
     SettingsError
         If a setting does not exist or does not fit; the message names file and key.
     """
-    content = {} if path is None else read_config(path)
+    content = {} if path is None else read_settings_file(path, "RECSYS_SAGEMAKER_CONFIG")
     settable = SageMaker.model_fields.keys() - platform.keys() - {"created"}
     unknown = sorted(map(str, content.keys() - settable))
     if unknown:

@@ -1,0 +1,170 @@
+"""How the platform runs itself: one YAML file, named by ``RECSYS_AUTOMATION_CONFIG``.
+
+What belongs here: what may stand in the file, its defaults and its errors. What does not: what the
+options do (the other modules of this folder) and secrets, which come from the environment.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from dagster._utils.schedules import is_valid_cron_schedule
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from recsys_assets.settings import SettingsError
+from recsys_assets.settings_files import problems, read_settings_file
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(f"expected a time zone such as Europe/Berlin, got {name!r}") from error
+    return name
+
+
+def _cron(expression: str) -> str:
+    if not is_valid_cron_schedule(expression):
+        raise ValueError(f"expected a cron expression such as 0 2 * * *, got {expression!r}")
+    return expression
+
+
+def _uri(uri: str) -> str:
+    if not uri.startswith("s3://") or not uri.removeprefix("s3://").partition("/")[0]:
+        raise ValueError(f"expected s3://bucket/prefix/, got {uri!r}")
+    return uri
+
+
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+Cron = Annotated[str, AfterValidator(_cron)]
+S3Uri = Annotated[str, AfterValidator(_uri)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LandingConfig(_Section):
+    """Where ratings land, and when a landed object is taken."""
+
+    uri: S3Uri | None = Field(
+        default=None,
+        description="Bucket and prefix that are watched; by default `landing/` below the "
+        "platform's own prefix.",
+    )
+    pattern: str = Field(
+        default="*", description="Of the names below the prefix, as fnmatch reads it."
+    )
+    format: Literal["auto", "amazon", "movielens", "movietweetings", "table"] = Field(
+        default="auto", description="How landed objects are read."
+    )
+    settle_seconds: float = Field(
+        default=10,
+        ge=0,
+        description="How long an object must have been left unchanged, by the store's clock.",
+    )
+    success_marker: bool = Field(
+        default=False,
+        description="Take the objects of a folder only when it holds a `_SUCCESS` no older.",
+    )
+    deleted: Literal["keep", "forget"] = Field(
+        default="keep",
+        description="Whether ratings stay when the object that they came in is deleted.",
+    )
+    queue_url: str | None = Field(
+        default=None, description="An SQS queue that receives the bucket's event notifications."
+    )
+    interval_seconds: int = Field(default=30, ge=5, description="Between two looks.")
+    objects_per_run: int = Field(
+        default=500, ge=1, le=5_000, description="At most so many objects are read by one run."
+    )
+
+
+class TrainingConfig(_Section):
+    """When new ratings lead to a new model."""
+
+    new_share: float = Field(
+        default=0.05,
+        ge=0,
+        description="Train when the training rows have grown by this share since the last model.",
+    )
+    max_age_hours: float = Field(
+        default=7 * 24,
+        gt=0,
+        description="Train on whatever is new when the last model is older than this.",
+    )
+    min_hours_between: float = Field(
+        default=24, ge=0, description="However much is new, training starts no sooner than this."
+    )
+
+
+class SchedulesConfig(_Section):
+    """Schedules; they are off until somebody turns them on."""
+
+    timezone: TimeZone = Field(default="UTC", description="Of the cron expressions.")
+    nightly_retraining: Cron = Field(default="0 2 * * *", description="Train from scratch.")
+    weekly_tuning: Cron = Field(default="0 3 * * 0", description="Search hyperparameters.")
+    daily_retention: Cron = Field(default="30 4 * * *", description="Delete old versions.")
+
+
+class FreshnessConfig(_Section):
+    """How old an asset may become."""
+
+    data_warn_hours: float = Field(default=36, gt=0, description="Data assets: a warning.")
+    data_fail_hours: float = Field(default=72, gt=0, description="Data assets: a failure.")
+    model_warn_hours: float = Field(default=8 * 24, gt=0, description="Models: a warning.")
+    model_fail_hours: float = Field(default=15 * 24, gt=0, description="Models: a failure.")
+
+
+class NotificationsConfig(_Section):
+    """Who is told when something is wrong.
+
+    A webhook's address is a secret: it stands in ``RECSYS_NOTIFY_WEBHOOK_URL``.
+    """
+
+    format: Literal["json", "slack"] = Field(
+        default="json", description="What the webhook receives."
+    )
+    sns_topic_arn: str | None = Field(default=None, description="An SNS topic that is told too.")
+    ui_url: str = Field(
+        default="http://127.0.0.1:3000", description="Of the Dagster UI, for links in messages."
+    )
+
+
+class RetentionConfig(_Section):
+    """Which old versions of assets are kept.
+
+    A version is deleted when it is neither among the latest `versions` of its asset nor younger
+    than `days`, and nothing that counts was made from it: no current version, no version of the
+    registered model.
+    """
+
+    versions: int = Field(default=5, ge=1, description="The latest of each asset are kept.")
+    days: float = Field(default=30, ge=0, description="Younger ones are kept.")
+
+
+class AutomationConfig(_Section):
+    """All of it; every section and every option has a default."""
+
+    landing: LandingConfig = LandingConfig()
+    training: TrainingConfig = TrainingConfig()
+    schedules: SchedulesConfig = SchedulesConfig()
+    freshness: FreshnessConfig = FreshnessConfig()
+    notifications: NotificationsConfig = NotificationsConfig()
+    retention: RetentionConfig = RetentionConfig()
+
+    @classmethod
+    def from_file(cls, path: Path | None) -> "AutomationConfig":
+        """Read a file; None gives the defaults.
+
+        Raises
+        ------
+        SettingsError
+            If the file cannot be read, is not YAML or holds what is not expected; the message
+            names the file and the option.
+        """
+        content = {} if path is None else read_settings_file(path, "RECSYS_AUTOMATION_CONFIG")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise SettingsError(f"{path}: {problems(error)}") from error
