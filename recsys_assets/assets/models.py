@@ -24,7 +24,7 @@ from recsys_assets.domain.plots import plot_losses
 from recsys_assets.export.metadata import TRAINING, TUNING, alternative, remote_work
 from recsys_assets.export.requests import RequestContext
 from recsys_assets.io_managers import Document, StoredRecordIO
-from recsys_assets.io_managers.base import run_lineage
+from recsys_assets.io_managers.lineage import run_lineage
 from recsys_assets.resources import tracked_jobs
 from recsys_assets.resources.object_store import ObjectStore
 from recsys_assets.resources.sagemaker import Range, Run, SageMaker, Training, Tuning

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dagster import ConfigurableIOManager, InputContext, MetadataValue, OutputContext, TableSchema
-from dagster._core.execution.context.system import StepExecutionContext
 
-from recsys_assets.resources.object_store import MissingObjectError, ObjectStore, Version
+from recsys_assets.io_managers.lineage import made_from, versions_read
+from recsys_assets.resources.object_store import Head, MissingObjectError, ObjectStore, Version
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,21 @@ class Written:
         Columns of the main table, where there is one.
     facts
         JSON values to keep in the manifest.
+    inputs
+        What the version was made from, where that is not what its step has read.
+    head
+        The head that the value grew out of, where it did.
     """
 
     row_count: int | None = None
     schema: TableSchema | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] | None = None
+    head: Head | None = None
 
 
 class VersionedIOManager(ConfigurableIOManager):
-    """Stores each materialization as a new version; reads the reading run's own, else the current.
+    """Stores each materialization as a new version; reads the one that ``lineage.py`` says.
 
     A version that is missing or unreadable fails the step for good (no retry) and names the object.
     """
@@ -64,7 +70,14 @@ class VersionedIOManager(ConfigurableIOManager):
         return self.store.uri(asset, "current.json")
 
     def handle_output(self, context: OutputContext, obj: Any) -> None:
-        """Publish a value as the current version of its asset."""
+        """Publish a value as the current version of its asset.
+
+        Raises
+        ------
+        ConflictError
+            If the value grew out of a head that another run has replaced; the step is tried again.
+        """
+        inputs = made_from(versions_read(self.store, context.step_context).values())
         with TemporaryDirectory() as name:
             folder = Path(name)
             written = self.write(obj, folder)
@@ -74,6 +87,8 @@ class VersionedIOManager(ConfigurableIOManager):
                 folder,
                 row_count=written.row_count,
                 facts=written.facts,
+                inputs=inputs if written.inputs is None else written.inputs,
+                head=written.head,
             )
         metadata: dict[str, Any] = {
             "dagster/uri": version.uri,
@@ -89,7 +104,10 @@ class VersionedIOManager(ConfigurableIOManager):
 
     def load_input(self, context: InputContext) -> Any:
         """Load the version of an asset that belongs to the reading run."""
-        version = self.store.require(asset_name(context), run_lineage(context.step_context))
+        asset = asset_name(context)
+        version = versions_read(self.store, context.step_context).get(asset)
+        if version is None:
+            version = self.store.require(asset)
         try:
             return self.load(version, context.dagster_type.typing_type)
         except (KeyError, OSError, ValueError) as error:
@@ -102,20 +120,3 @@ class VersionedIOManager(ConfigurableIOManager):
 def asset_name(context: InputContext | OutputContext) -> str:
     """Return the name under which an asset's versions are stored."""
     return "/".join(context.asset_key.path)
-
-
-def run_lineage(context: StepExecutionContext) -> list[str]:
-    """Return the ids of a run and of those that it retries, the latest first.
-
-    A run that is retried from failure reads what its forerunners made, not what another run has
-    made current in the meantime.
-    """
-    run = context.dagster_run
-    lineage = [run.run_id]
-    while run.parent_run_id:
-        lineage.append(run.parent_run_id)
-        parent = context.instance.get_run_by_id(run.parent_run_id)
-        if parent is None:
-            break
-        run = parent
-    return lineage

@@ -16,10 +16,14 @@ _CONTENT = "document.json"
 
 @dataclass(frozen=True)
 class Document:
-    """A JSON object and files beside it (name to bytes), such as plots."""
+    """A JSON object and files beside it (name to bytes), such as plots.
+
+    `inputs` is what it was made from, where that is not what its step has read.
+    """
 
     content: dict[str, Any]
     files: dict[str, bytes] = field(default_factory=dict)
+    inputs: dict[str, str] | None = None
 
 
 class DocumentIOManager(VersionedIOManager):
@@ -30,7 +34,7 @@ class DocumentIOManager(VersionedIOManager):
         for name, content in value.files.items():
             (folder / name).write_bytes(content)
         (folder / _CONTENT).write_text(json.dumps(value.content, indent=1, sort_keys=True))
-        return Written(facts={"content": value.content})
+        return Written(facts={"content": value.content}, inputs=value.inputs)
 
     def load(self, version: Version, wanted: type) -> Document:
         """Return the content, which the manifest holds too."""

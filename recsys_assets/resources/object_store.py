@@ -6,8 +6,13 @@ not: the formats of the files (``recsys_assets.io_managers``).
 A materialization writes new objects under ``<asset>/<run id>/data/``, then their manifest
 ``<asset>/<run id>/manifest.json``, then replaces ``<asset>/current.json`` by one put. A version is
 visible when its manifest is, whole. Nothing written is changed.
+
+A version that grows out of the one before it has a head besides, ``<asset>/heads/<name>.json``,
+which is replaced only by who has read it: of two runs that start from the same head, one commits
+and the other is told to start again.
 """
 
+import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +35,10 @@ class MissingObjectError(Failure):
         super().__init__(
             description, metadata={"uri": MetadataValue.text(uri)}, allow_retries=False
         )
+
+
+class ConflictError(Failure):
+    """Another run has committed since this one looked; trying again starts from what it left."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,8 @@ class Version:
         Rows, where that means something.
     facts
         What its IO manager wrote down to be read without opening a file.
+    inputs
+        The run id of the version of each asset that it was made from, directly or through others.
     """
 
     asset: str
@@ -68,6 +79,7 @@ class Version:
     content_hash: str
     row_count: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, text: str) -> "Version":
@@ -79,6 +91,25 @@ class Version:
     def to_json(self) -> str:
         """Write a manifest."""
         return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last committed version of something that grows, as it was found.
+
+    Attributes
+    ----------
+    name
+        Of the head among its asset's.
+    version
+        What is committed; None before the first commit.
+    etag
+        Of the head's object, by which a commit tells whether it still is what was found.
+    """
+
+    name: str
+    version: Version | None = None
+    etag: str | None = None
 
 
 class ObjectStore(ConfigurableResource[Any]):
@@ -111,8 +142,21 @@ class ObjectStore(ConfigurableResource[Any]):
         *,
         row_count: int | None,
         facts: Mapping[str, Any],
+        inputs: Mapping[str, str] | None = None,
+        head: Head | None = None,
     ) -> Version:
-        """Upload the files of `folder` as a version of `asset` and make it the current one."""
+        """Upload the files of `folder` as a version of `asset` and make it the current one.
+
+        Parameters
+        ----------
+        head
+            Where the version grows out of an earlier one: the head that it was made from.
+
+        Raises
+        ------
+        ConflictError
+            If `head` has been replaced since it was read; nothing has become visible.
+        """
         names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         files = []
         for name in names:
@@ -130,24 +174,86 @@ class ObjectStore(ConfigurableResource[Any]):
             content_hash=content,
             row_count=row_count,
             facts=dict(facts),
+            inputs=dict(inputs or {}),
         )
-        for key in (self._key(asset, run_id, "manifest.json"), self._key(asset, "current.json")):
-            self.client.put_object(
-                Bucket=self.bucket,
-                Key=key,
-                Body=version.to_json().encode(),
-                ContentType="application/json",
-            )
+        if head is not None:
+            self._commit(version, head)
+        self._put(self._key(asset, run_id, "manifest.json"), version)
+        self._put(self._key(asset, "current.json"), version)
         return version
+
+    def head(self, asset: str, name: str) -> Head:
+        """Return what has been committed under a name; a head without version if nothing has."""
+        key = self._head_key(asset, name)
+        try:
+            answer = self.client.get_object(Bucket=self.bucket, Key=key)
+        except ClientError as error:
+            if self._is_absent(error, key):
+                return Head(name)
+            raise
+        version = Version.from_json(str(answer["Body"].read(), "utf-8"))
+        return Head(name, version, answer["ETag"])
+
+    def _commit(self, version: Version, head: Head) -> None:
+        condition = {"IfMatch": head.etag} if head.etag else {"IfNoneMatch": "*"}
+        key = self._head_key(version.asset, head.name)
+        try:
+            self._put(key, version, **condition)
+        except ClientError as error:
+            # S3 says ConditionalRequestConflict when two conditional writes meet.
+            if error.response["Error"]["Code"] not in (
+                "PreconditionFailed",
+                "ConditionalRequestConflict",
+            ):
+                raise
+            # A put whose answer got lost is made again, and then meets its own commit.
+            if self.head(version.asset, head.name).version != version:
+                raise ConflictError(
+                    f"Another run has replaced s3://{self.bucket}/{key} since this one read it."
+                ) from error
+
+    def _put(self, key: str, version: Version, **condition: str) -> None:
+        self.client.put_object(
+            Bucket=self.bucket,
+            Key=key,
+            Body=version.to_json().encode(),
+            ContentType="application/json",
+            **condition,
+        )
+
+    def version(self, asset: str, run_id: str) -> Version | None:
+        """Return the version of an asset that a run made, None if it made none."""
+        text = self._get_text(self._key(asset, run_id, "manifest.json"))
+        return None if text is None else Version.from_json(text)
+
+    def versions(self, asset: str) -> list[tuple[dt.datetime, Version]]:
+        """Return all versions of an asset and when each was written, the latest first."""
+        found = []
+        prefix = self._key(asset) + "/"
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix, Delimiter="/"
+        )
+        folders = (item["Prefix"] for page in pages for item in page.get("CommonPrefixes", []))
+        for folder in folders:
+            key = f"{folder}manifest.json"
+            try:
+                answer = self.client.get_object(Bucket=self.bucket, Key=key)
+            except ClientError as error:
+                if self._is_absent(error, key):
+                    continue
+                raise
+            version = Version.from_json(str(answer["Body"].read(), "utf-8"))
+            found.append((answer["LastModified"], version))
+        return sorted(found, key=lambda item: (item[0], item[1].run_id), reverse=True)
 
     def find(self, asset: str, run_ids: Sequence[str] = ()) -> Version | None:
         """Return the version that the first of `run_ids` made, else the current one, else None."""
-        candidates = [self._key(asset, run_id, "manifest.json") for run_id in run_ids]
-        for key in (*candidates, self._key(asset, "current.json")):
-            text = self._get_text(key)
-            if text is not None:
-                return Version.from_json(text)
-        return None
+        for run_id in run_ids:
+            version = self.version(asset, run_id)
+            if version is not None:
+                return version
+        text = self._get_text(self._key(asset, "current.json"))
+        return None if text is None else Version.from_json(text)
 
     def require(self, asset: str, run_ids: Sequence[str] = ()) -> Version:
         """Return what :meth:`find` finds.
@@ -252,14 +358,24 @@ class ObjectStore(ConfigurableResource[Any]):
         try:
             body = self.client.get_object(Bucket=bucket, Key=key)["Body"].read()
         except ClientError as error:
-            code = error.response["Error"]["Code"]
-            # Of a key that does not exist S3 says AccessDenied to whoever may list below a prefix
-            # only, as the policy in `recsys_assets/iam` allows.
-            if code == "NoSuchKey" or (code == "AccessDenied" and uri not in self.list(uri)):
+            if self._is_absent(error, key, bucket):
                 message = f"Cannot read {uri}: there is no such object."
                 raise MissingObjectError(message, uri) from error
             raise
         return str(body, "utf-8")
+
+    def _is_absent(self, error: ClientError, key: str, bucket: str | None = None) -> bool:
+        """Tell whether a request failed for want of its object.
+
+        Of a key that does not exist S3 says AccessDenied to whoever may list below a prefix only,
+        as the policy in `recsys_assets/iam` allows.
+        """
+        code = error.response["Error"]["Code"]
+        uri = f"s3://{bucket or self.bucket}/{key}"
+        return code == "NoSuchKey" or (code == "AccessDenied" and uri not in self.list(uri))
+
+    def _head_key(self, asset: str, name: str) -> str:
+        return self._key(asset, "heads", f"{name}.json")
 
     def _require_bucket(self) -> None:
         if not self.bucket:
