@@ -16,14 +16,21 @@ from dagster import (
 )
 
 from recsys_assets.assets import checks, features, models, predictions, ratings, serving
+from recsys_assets.automation.config import AutomationConfig
+from recsys_assets.automation.freshness import with_freshness
+from recsys_assets.automation.notifications import notification_sensors
+from recsys_assets.automation.schedules import training_schedules
 from recsys_assets.io_managers import (
     DocumentIOManager,
     ParquetIOManager,
     RatingMatrixIOManager,
+    RawRatingsIOManager,
     RecordIOManager,
 )
 from recsys_assets.progress import console_logger, progress_logger
 from recsys_assets.resources.aws import AwsClients
+from recsys_assets.resources.landing import Landing
+from recsys_assets.resources.notifications import Notifications
 from recsys_assets.resources.object_store import ObjectStore
 from recsys_assets.resources.sagemaker import configured_sagemaker
 from recsys_assets.resources.tracking import MlflowTracking
@@ -31,6 +38,7 @@ from recsys_assets.settings import Settings
 
 MAIN_JOB = "recommender"
 SERVING_JOB = "serving"
+RETRAINING_JOB = "retraining"
 _SERVING = AssetSelection.groups(serving.SERVING_GROUP)
 _TEST_ROWS_PER_FILE = 10_000  # keeps a file well below what a batch transform takes at once
 
@@ -48,21 +56,30 @@ def build_defs(
         Resources to use in place of the platform's own, by their keys.
     """
     settings = settings or Settings.from_environment()
+    automation = AutomationConfig.from_file(settings.automation_config)
+    retraining = define_asset_job(
+        RETRAINING_JOB,
+        selection=AssetSelection.all() - _SERVING - AssetSelection.assets("raw_ratings"),
+        description="From the ratings that have been ingested to recommendations.",
+    )
     return Definitions(
-        assets=[
-            ratings.raw_ratings,
-            ratings.filtered_ratings,
-            features.sparse_matrix,
-            features.protobuf_train,
-            features.protobuf_validate,
-            features.protobuf_test,
-            models.model_training,
-            predictions.batch_predictions,
-            predictions.model_evaluation,
-            predictions.recommendations,
-            serving.registered_model,
-            serving.endpoint,
-        ],
+        assets=with_freshness(
+            [
+                ratings.raw_ratings,
+                ratings.filtered_ratings,
+                features.sparse_matrix,
+                features.protobuf_train,
+                features.protobuf_validate,
+                features.protobuf_test,
+                models.model_training,
+                predictions.batch_predictions,
+                predictions.model_evaluation,
+                predictions.recommendations,
+                serving.registered_model,
+                serving.endpoint,
+            ],
+            automation.freshness,
+        ),
         asset_checks=[
             checks.raw_ratings_checks,
             checks.filtered_ratings_checks,
@@ -79,8 +96,11 @@ def build_defs(
                 selection=_SERVING,
                 description="Register the selected model and put it behind the endpoint.",
             ),
+            retraining,
             serving.stop_serving,
         ],
+        schedules=training_schedules(automation.schedules, retraining),
+        sensors=notification_sensors(automation.notifications),
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=_executor(),
         loggers={"console": console_logger, "progress": progress_logger},
@@ -109,6 +129,9 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             if settings.mlflow_tracking_uri.startswith("sqlite:")
             else None,
         ),
+        "landing": _landing(settings, aws),
+        "notifications": _notifications(settings, aws),
+        "raw_ratings_io_manager": RawRatingsIOManager(store=store),
         "parquet_io_manager": ParquetIOManager(store=store),
         "matrix_io_manager": RatingMatrixIOManager(store=store),
         "recordio_io_manager": RecordIOManager(store=store),
@@ -117,6 +140,28 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         ),
         "document_io_manager": DocumentIOManager(store=store),
     }
+
+
+def _landing(settings: Settings, aws: AwsClients) -> Landing:
+    landing = AutomationConfig.from_file(settings.automation_config).landing
+    default = "/".join(filter(None, ["s3:/", settings.bucket, settings.prefix, "landing/"]))
+    return Landing(
+        aws=aws,
+        uri=landing.uri or default,
+        pattern=landing.pattern,
+        format=landing.format,
+        settle_seconds=landing.settle_seconds,
+        success_marker=landing.success_marker,
+        deleted=landing.deleted,
+        queue_url=landing.queue_url,
+    )
+
+
+def _notifications(settings: Settings, aws: AwsClients) -> Notifications:
+    notifications = AutomationConfig.from_file(settings.automation_config).notifications
+    return Notifications(
+        aws=aws, format=notifications.format, sns_topic_arn=notifications.sns_topic_arn
+    )
 
 
 def _executor() -> ExecutorDefinition:

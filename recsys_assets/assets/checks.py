@@ -19,7 +19,8 @@ from dagster import (
 from pydantic import Field
 
 from recsys_assets.domain.ratings.profiling import profile_ratings
-from recsys_assets.io_managers import ParquetFolder
+from recsys_assets.io_managers import ParquetFolder, RawRatings
+from recsys_assets.io_managers.ratings import REJECTS
 
 
 class Limits(Config):
@@ -87,12 +88,12 @@ def _specs(asset: str, config: type[Config]) -> list[AssetCheckSpec]:
 
 @multi_asset_check(name="raw_ratings_checks", specs=_specs("raw_ratings", RawRatingsChecksConfig))
 def raw_ratings_checks(
-    config: RawRatingsChecksConfig, raw_ratings: ParquetFolder
+    config: RawRatingsChecksConfig, raw_ratings: RawRatings
 ) -> Iterator[AssetCheckResult]:
     """Check what has landed."""
     profile = profile_ratings(raw_ratings.main)
-    rejected = raw_ratings.rows("rejects.parquet")
-    read = profile.rows + rejected
+    rejected = raw_ratings.rows(REJECTS)
+    read = max(profile.rows + rejected, 1)
     commonest = max(profile.star_shares, key=lambda star: profile.star_shares[star])
     share = profile.star_shares[commonest]
     of_one_value = f"{share:.1%} of the ratings are of {commonest} stars"

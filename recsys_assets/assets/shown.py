@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 
 def as_markdown(path: Path, rows: int) -> str:
-    """Return the first rows of a Parquet file as a Markdown table."""
-    batch = next(pq.ParquetFile(path).iter_batches(batch_size=rows), None)
-    return frame_as_markdown(batch.to_pandas()) if batch is not None else "none"
+    """Return the first rows of a Parquet file, or of a pattern of files, as a Markdown table."""
+    found: list[pd.DataFrame] = []
+    for file in sorted(path.parent.glob(path.name)):
+        wanted = rows - sum(map(len, found))
+        if wanted:
+            batch = next(pq.ParquetFile(file).iter_batches(batch_size=wanted), None)
+            found += [] if batch is None else [batch.to_pandas()]
+    return frame_as_markdown(pd.concat(found)) if found else "none"
 
 
 def frame_as_markdown(frame: pd.DataFrame, decimals: int = 4) -> str:

@@ -6,6 +6,7 @@ and when they become visible (``recsys_assets.resources.object_store``).
 
 from recsys_assets.io_managers.documents import Document, DocumentIOManager
 from recsys_assets.io_managers.matrices import RatingMatrixIOManager
+from recsys_assets.io_managers.ratings import RawRatings, RawRatingsIOManager
 from recsys_assets.io_managers.recordio import (
     LabelledRows,
     RecordIOManager,
@@ -20,6 +21,8 @@ __all__ = [
     "ParquetFolder",
     "ParquetIOManager",
     "RatingMatrixIOManager",
+    "RawRatings",
+    "RawRatingsIOManager",
     "RecordIOManager",
     "StoredRecordIO",
 ]

@@ -15,6 +15,7 @@ from dagster import ConfigurableIOManager, InputContext, MetadataValue, OutputCo
 
 from recsys_assets.io_managers.lineage import made_from, versions_read
 from recsys_assets.resources.object_store import Head, MissingObjectError, ObjectStore, Version
+from recsys_assets.resources.retries import retried
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class VersionedIOManager(ConfigurableIOManager):
     """Stores each materialization as a new version; reads the one that ``lineage.py`` says.
 
     A version that is missing or unreadable fails the step for good (no retry) and names the object.
+    What passes by itself has the step tried again (``recsys_assets.resources.retries``).
     """
 
     store: ObjectStore
@@ -75,8 +77,17 @@ class VersionedIOManager(ConfigurableIOManager):
         Raises
         ------
         ConflictError
-            If the value grew out of a head that another run has replaced; the step is tried again.
+            If the value grew out of a head that another run has replaced, again and again.
         """
+        with retried(context.step_context):
+            self._publish(context, obj)
+
+    def load_input(self, context: InputContext) -> Any:
+        """Load the version of an asset that belongs to the reading run."""
+        with retried(context.step_context):
+            return self._load(context)
+
+    def _publish(self, context: OutputContext, obj: Any) -> None:
         inputs = made_from(versions_read(self.store, context.step_context).values())
         with TemporaryDirectory() as name:
             folder = Path(name)
@@ -102,8 +113,7 @@ class VersionedIOManager(ConfigurableIOManager):
             metadata["dagster/column_schema"] = MetadataValue.table_schema(written.schema)
         context.add_output_metadata(metadata)
 
-    def load_input(self, context: InputContext) -> Any:
-        """Load the version of an asset that belongs to the reading run."""
+    def _load(self, context: InputContext) -> Any:
         asset = asset_name(context)
         version = versions_read(self.store, context.step_context).get(asset)
         if version is None:

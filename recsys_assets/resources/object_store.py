@@ -161,7 +161,7 @@ class ObjectStore(ConfigurableResource[Any]):
         files = []
         for name in names:
             path = folder / name
-            files.append(StoredFile(name, path.stat().st_size, _sha256(path)))
+            files.append(StoredFile(name, path.stat().st_size, sha256_of(path)))
             self.client.upload_file(str(path), self.bucket, self._key(asset, run_id, "data", name))
         content = hashlib.sha256(
             "".join(f"{file.name}\0{file.sha256}\n" for file in files).encode()
@@ -283,14 +283,24 @@ class ObjectStore(ConfigurableResource[Any]):
         for file in version.files:
             path = folder / file.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.download(version.uri + file.name, path)
-            if _sha256(path) != file.sha256:
-                raise MissingObjectError(
-                    f"{version.uri}{file.name} is not what was written: expected {file.bytes} "
-                    f"bytes of SHA-256 {file.sha256}, found {path.stat().st_size} other bytes. "
-                    f"Materialize {version.asset} again.",
-                    version.uri + file.name,
-                )
+            self.fetch_file(version.asset, version.uri + file.name, file.sha256, path)
+
+    def fetch_file(self, asset: str, uri: str, sha256: str, path: Path) -> None:
+        """Download a file of an asset and check that it is what was written.
+
+        Raises
+        ------
+        MissingObjectError
+            If it is gone or of another SHA-256; it names the object.
+        """
+        self.download(uri, path)
+        found = sha256_of(path)
+        if found != sha256:
+            raise MissingObjectError(
+                f"{uri} is not what was written: expected SHA-256 {sha256}, found "
+                f"{path.stat().st_size} bytes of {found}. Materialize {asset} again.",
+                uri,
+            )
 
     def download(self, uri: str, path: Path) -> None:
         """Download any object by its URI.
@@ -405,6 +415,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     return parsed.netloc, uri.removeprefix(f"s3://{parsed.netloc}").lstrip("/")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

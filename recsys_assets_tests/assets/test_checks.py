@@ -16,17 +16,24 @@ from recsys_assets.assets.checks import (
     raw_ratings_checks,
 )
 from recsys_assets.definitions import build_resources
-from recsys_assets.io_managers import ParquetFolder
+from recsys_assets.io_managers import ParquetFolder, RawRatings
+from recsys_assets.io_managers.ratings import RATINGS, REJECTS
 from recsys_assets.settings import Settings
 from recsys_assets_tests.domain.literal_ratings import random_ratings, write_ratings
 
 
-def tables(rows: list, rejects: int = 0) -> ParquetFolder:
+def tables(rows: list) -> ParquetFolder:
     folder = ParquetFolder()
     write_ratings(folder.main, rows)
-    rejected = pa.table({"reason": ["too few fields"] * rejects})
-    pq.write_table(rejected, folder.path / "rejects.parquet")
     return folder
+
+
+def raw_tables(rows: list, rejects: int = 0) -> RawRatings:
+    ratings = RawRatings()
+    write_ratings(ratings.file(RATINGS, "source"), rows)
+    rejected = pa.table({"reason": ["too few fields"] * rejects})
+    pq.write_table(rejected, ratings.file(REJECTS, "source"))
+    return ratings
 
 
 def verdicts(results: Any) -> dict[str, str]:
@@ -42,7 +49,7 @@ def raw_verdicts(
     rows: list, rejects: int = 0, config: RawRatingsChecksConfig | None = None
 ) -> dict[str, str]:
     config = config or RawRatingsChecksConfig()
-    return verdicts(raw_ratings_checks(config=config, raw_ratings=tables(rows, rejects)))
+    return verdicts(raw_ratings_checks(config=config, raw_ratings=raw_tables(rows, rejects)))
 
 
 def test_ordinary_ratings_pass() -> None:
@@ -99,12 +106,12 @@ def test_a_failing_check_stops_what_depends_on_the_asset(
 ) -> None:
     started: list[str] = []
 
-    @asset(io_manager_key="parquet_io_manager")
-    def raw_ratings() -> Output[ParquetFolder]:
-        return Output(tables(random_ratings(), rejects=5000))
+    @asset(io_manager_key="raw_ratings_io_manager")
+    def raw_ratings() -> Output[RawRatings]:
+        return Output(raw_tables(random_ratings(), rejects=5000))
 
     @asset
-    def downstream(raw_ratings: ParquetFolder) -> None:
+    def downstream(raw_ratings: RawRatings) -> None:
         started.append("downstream")
 
     resources = build_resources(Settings(**{**vars(settings), "prefix": "failing-check"}))

@@ -76,7 +76,8 @@ def filter_ratings(
     Parameters
     ----------
     ratings
-        Parquet file with the columns customer_id, video_id, title, rating, reviewed_at, review_id.
+        Parquet file, or pattern of files, with the columns customer_id, video_id, title, rating,
+        reviewed_at, review_id.
     filtered
         Parquet file to write: customer_id, video_id, title, rating (float32), reviewed_at,
         customer_index and video_index (int32, positions in the sorted ids), split. Rows are in the

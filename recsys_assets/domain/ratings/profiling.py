@@ -67,13 +67,13 @@ class RatingsProfile:
 
 
 def profile_ratings(path: Path, *, memory_limit: str = "1GB") -> RatingsProfile:
-    """Measure a Parquet file of ratings.
+    """Measure one or more Parquet files of ratings.
 
     Parameters
     ----------
     path
-        File with the columns customer_id, video_id and rating, and any of title, reviewed_at and
-        review_id: ``ratings.parquet`` and filtered ratings both have them.
+        File, or pattern of files, with the columns customer_id, video_id and rating, and any of
+        title, reviewed_at and review_id: ``ratings.parquet`` and filtered ratings both have them.
     memory_limit
         What the engine may hold before it spills to a temporary folder.
 
@@ -82,7 +82,7 @@ def profile_ratings(path: Path, *, memory_limit: str = "1GB") -> RatingsProfile:
     FileNotFoundError
         If there is no such file.
     """
-    if not path.is_file():
+    if not any(path.parent.glob(path.name)):
         raise FileNotFoundError(f"no ratings at {path}")
     with tempfile.TemporaryDirectory() as spill, duckdb.connect() as db:
         db.execute(f"SET memory_limit = '{memory_limit}'")

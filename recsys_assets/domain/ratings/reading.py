@@ -8,7 +8,7 @@ into fields (``fields.py``), and choosing among good ratings (``filtering.py``).
 import datetime as dt
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +40,14 @@ from recsys_assets.domain.ratings.rejects import (
 )
 from recsys_assets.domain.ratings.titles import titles_beside
 
-__all__ = ["RATINGS_SCHEMA", "RatingsError", "ReadReport", "TableColumns", "read_ratings"]
+__all__ = [
+    "RATINGS_SCHEMA",
+    "RatingsError",
+    "ReadReport",
+    "TableColumns",
+    "read_file",
+    "read_ratings",
+]
 
 RATINGS_SCHEMA = pa.schema(
     [
@@ -57,6 +64,7 @@ RATINGS_SCHEMA = pa.schema(
 
 _ROW_GROUP_ROWS = 1 << 17  # what is held before it is written
 _LAST_SECOND = int(dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp())
+_WRITTEN = ("ratings.parquet", "rejects.parquet")
 _RATINGS_FILES = ("ratings.csv", "ratings.dat", "u.data")
 
 Mask = npt.NDArray[np.bool_]
@@ -135,30 +143,74 @@ def read_ratings(
         missing, files of several formats, or not one good row. Nothing is then left in `into`.
     """
     files = _recognised(source, Wanted(format, columns or TableColumns()))
-    layouts = [file.layout for file in files if file.layout]
+    report = _read_all(files, into)
+    if not report.rows_kept:
+        for name in _WRITTEN:
+            (into / name).unlink()
+        raise _nothing_kept(source, report.rejects_by_reason)
+    return report
+
+
+def read_file(
+    path: Path,
+    into: Path,
+    *,
+    name: str,
+    format: str = AUTO,
+    columns: TableColumns | None = None,
+) -> ReadReport:
+    """Read one of the files that make up a source, as they arrive.
+
+    As :func:`read_ratings`, but whatever is wrong with the file is a reject: one that cannot be
+    read at all, or from somewhere on, is one reject that says so, and a file without a good row is
+    no error. One file with ``::`` does not tell its scale: it is read if `format` says it.
+
+    Parameters
+    ----------
+    path
+        The file.
+    into
+        Folder for ``ratings.parquet`` and ``rejects.parquet``, made if it is not there.
+    name
+        What the column `file` says.
+    format, columns
+        As in :func:`read_ratings`.
+    """
+    try:
+        layout = recognise(path, Wanted(format, columns or TableColumns()))
+        file = _File(path, name, layout)
+        if format == AUTO and layout.separator == b"::":
+            file = _File(path, name, None, "expected a format to be named: :: does not tell it")
+    except RatingsError as error:
+        file = _File(path, name, None, str(error))
+    return _read_all([file], into, tolerant=True)
+
+
+def _read_all(files: Sequence["_File"], into: Path, *, tolerant: bool = False) -> ReadReport:
+    """Write the ratings and rejects of files; a tolerant reading keeps what was read before."""
     into.mkdir(parents=True, exist_ok=True)
     reasons: Counter[str] = Counter()
     dates_missing = 0
+    ratings_path, rejects_path = (into / name for name in _WRITTEN)
     with (
-        _Sink(into / "ratings.parquet", RATINGS_SCHEMA) as ratings,
-        _Sink(into / "rejects.parquet", REJECTS_SCHEMA) as rejects,
+        _Sink(ratings_path, RATINGS_SCHEMA) as ratings,
+        _Sink(rejects_path, REJECTS_SCHEMA) as rejects,
     ):
         for file in files:
-            for kept, rejected in _read(file):
+            for kept, rejected in _read(file, tolerant=tolerant):
                 ratings.append(kept)
                 rejects.append(rejects_batch(file.name, rejected))
                 reasons.update(reject.reason.value for reject in rejected)
                 dates_missing += kept.column("reviewed_at").null_count
-        if not ratings.rows:
-            raise _nothing_kept(source, reasons)
+    layout = next((file.layout for file in files if file.layout), None)
     return ReadReport(
         rows_read=ratings.rows + rejects.rows,
         rows_kept=ratings.rows,
         rows_rejected=rejects.rows,
         rejects_by_reason=dict(reasons.most_common()),
         dates_missing=dates_missing,
-        format=layouts[0].format,
-        scale=(layouts[0].scale.low, layouts[0].scale.high),
+        format=layout.format if layout else "unknown",
+        scale=(layout.scale.low, layout.scale.high) if layout else (math.nan, math.nan),
         files=tuple(file.name for file in files),
     )
 
@@ -238,29 +290,38 @@ def _has_ten_point_scale(files: Iterable[_File]) -> bool:
     )
 
 
-def _nothing_kept(source: Path, reasons: Counter[str]) -> RatingsError:
-    rows = reasons.total()
+def _nothing_kept(source: Path, reasons: Mapping[str, int]) -> RatingsError:
+    rows = sum(reasons.values())
     if not rows:
         return RatingsError(f"cannot read {source}: expected ratings, got a header and no rows")
-    ((reason, count),) = reasons.most_common(1)
+    reason, count = next(iter(reasons.items()))
     return RatingsError(
         f"none of the {rows} rows of {source} could be read; most often: {reason} ({count})"
     )
 
 
-def _read(file: _File) -> Iterator[tuple[pa.RecordBatch, list[Reject]]]:
+def _read(file: _File, *, tolerant: bool) -> Iterator[tuple[pa.RecordBatch, list[Reject]]]:
     """Yield good ratings and rejects of a file, batch by batch."""
     if file.layout is None:
-        trouble = Reject(1, Reason.UNREADABLE_FILE, file.trouble.encode())
-        yield pa.RecordBatch.from_pylist([], schema=RATINGS_SCHEMA), [trouble]
+        yield _trouble(1, file.trouble)
         return
+    line = 1
     has_title_file = file.layout.format in (MOVIELENS, MOVIETWEETINGS)
     titles = titles_beside(file.path, file.layout) if has_title_file else {}
     try:
         for fields in read_fields(file.path, file.layout):
             yield _checked(fields, file.name, file.layout, titles)
+            line = int(fields.lines[-1]) + 1 if len(fields.lines) else line
     except RatingsError as error:
-        raise RatingsError(f"cannot read {file.path}: {error}") from error
+        if not tolerant:
+            raise RatingsError(f"cannot read {file.path}: {error}") from error
+        yield _trouble(line, str(error))
+
+
+def _trouble(line: int, said: str) -> tuple[pa.RecordBatch, list[Reject]]:
+    """Return no ratings, and the reject that says why the file cannot be read (on)."""
+    nothing = pa.RecordBatch.from_pylist([], schema=RATINGS_SCHEMA)
+    return nothing, [Reject(line, Reason.UNREADABLE_FILE, said.encode())]
 
 
 def _checked(
