@@ -17,13 +17,12 @@ from dagster import TableColumn, TableSchema
 
 from recsys_assets.domain.ratings.ledger import Entry, Ledger
 from recsys_assets.domain.ratings.reading import RATINGS_SCHEMA
-from recsys_assets.domain.ratings.rejects import REJECTS_SCHEMA
 from recsys_assets.io_managers.base import VersionedIOManager, Written
 from recsys_assets.resources.landing.ledgers import LEDGER, ledger_of
 from recsys_assets.resources.object_store import Head, Version, sha256_of
 
 RATINGS, REJECTS = "ratings", "rejects"
-_SCHEMAS = {RATINGS: RATINGS_SCHEMA, REJECTS: REJECTS_SCHEMA}
+_KINDS = (RATINGS, REJECTS)
 _FETCHED_AT_ONCE = 8
 
 
@@ -42,7 +41,7 @@ class RawRatings:
         self.ledger = ledger
         self.head = head
         self._folder = TemporaryDirectory(prefix="recsys-")
-        for name in _SCHEMAS:
+        for name in _KINDS:
             (self.path / name).mkdir()
 
     @property
@@ -52,13 +51,13 @@ class RawRatings:
 
     @property
     def main(self) -> Path:
-        """A pattern of the files of ratings, of which there is at least one."""
-        return self._files(RATINGS)
+        """A pattern of the files of ratings; of those that are stored there is at least one."""
+        return self.file(RATINGS, "*")
 
     @property
     def rejects(self) -> Path:
-        """A pattern of the files of rejects, of which there is at least one."""
-        return self._files(REJECTS)
+        """A pattern of the files of rejects."""
+        return self.file(REJECTS, "*")
 
     def add(self, read: Path, part: str) -> dict[str, str]:
         """Move in what was read of one source: ``ratings.parquet`` and ``rejects.parquet``.
@@ -69,7 +68,7 @@ class RawRatings:
             By kind, the SHA-256 of each file that has a row.
         """
         added = {}
-        for kind in _SCHEMAS:
+        for kind in _KINDS:
             path = read / f"{kind}.parquet"
             if pq.read_metadata(path).num_rows:
                 added[kind] = sha256_of(path)
@@ -84,12 +83,6 @@ class RawRatings:
         """Return how many ratings or rejects are in the folder."""
         files = (self.path / kind).glob("*.parquet")
         return sum(int(pq.read_metadata(path).num_rows) for path in files)
-
-    def _files(self, kind: str) -> Path:
-        folder = self.path / kind
-        if not any(folder.iterdir()):
-            pq.write_table(_SCHEMAS[kind].empty_table(), folder / "none.parquet")
-        return folder / "*.parquet"
 
 
 class RawRatingsIOManager(VersionedIOManager):
@@ -116,7 +109,14 @@ class RawRatingsIOManager(VersionedIOManager):
         if LEDGER not in (file.name for file in version.files):
             ratings = RawRatings()
             self.store.fetch(version, ratings.path)
-            return ratings
+        else:
+            ratings = self._load_landed(version)
+        if not ratings.rows():
+            # Readers of a pattern want a file that shows the columns.
+            pq.write_table(RATINGS_SCHEMA.empty_table(), ratings.file(RATINGS, "none"))
+        return ratings
+
+    def _load_landed(self, version: Version) -> RawRatings:
         ledger = ledger_of(self.store, version)
         ratings = RawRatings(ledger)
 

@@ -21,7 +21,7 @@ class LandedObject:
     etag
         Without quotes; empty where it has been deleted.
     last_modified
-        By the store's clock, UTC.
+        By the store's clock, UTC. Of a deletion that no event told: of what was deleted.
     size
         In bytes.
     version_id, sequencer
@@ -52,4 +52,8 @@ class LandedObject:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values, those that are there."""
         content = {**asdict(self), "last_modified": self.last_modified.isoformat()}
-        return {name: value for name, value in content.items() if value not in (None, False)}
+        return {
+            name: value
+            for name, value in content.items()
+            if value is not None and value is not False
+        }

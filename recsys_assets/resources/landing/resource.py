@@ -1,22 +1,24 @@
 """The landing as a resource.
 
-What belongs here: what is configured of it, and reading one object. What does not: pages of objects
-(``listing.py``) and messages (``events.py``).
+What belongs here: what is configured of it, its clients, and how its parts make a look. What does
+not: the parts (``listing.py``, ``events.py``, ``looking.py``).
 """
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from botocore.exceptions import ClientError
-from dagster import ConfigurableResource
+from dagster import ConfigurableResource, Failure
 from pydantic import Field, PrivateAttr
 
+from recsys_assets.domain.ratings.ledger import Ledger
 from recsys_assets.resources.aws import AwsClients
+from recsys_assets.resources.landing import listing
+from recsys_assets.resources.landing.events import EventQueue
+from recsys_assets.resources.landing.looking import Look, Looking, Rules
 from recsys_assets.resources.landing.objects import LandedObject
 from recsys_assets.resources.object_store import split_uri
-
-_GONE = frozenset({404, 405, 412})  # nothing there; a delete marker; another one than wanted
 
 
 class Landing(ConfigurableResource[Any]):
@@ -40,38 +42,66 @@ class Landing(ConfigurableResource[Any]):
     )
     page_size: int = Field(default=1000, ge=1, le=1000, description="Objects of one listing.")
 
-    _client: Any = PrivateAttr(default=None)
+    _clients: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @property
     def id(self) -> str:
         """A short name of the bucket and prefix, for keys and tags."""
-        bucket, prefix = split_uri(self.uri)
+        bucket, prefix = self._place
         return hashlib.sha256(f"{bucket}/{prefix.rstrip('/')}".encode()).hexdigest()[:12]
 
-    @property
-    def client(self) -> Any:
-        """The boto3 S3 client, made when first asked for."""
-        if self._client is None:
-            self._client = self.aws.client("s3")
-        return self._client
+    def look(
+        self,
+        ledger: Ledger,
+        after: str | None = None,
+        *,
+        budget_seconds: float,
+        limit: int = sys.maxsize,
+    ) -> Look:
+        """Find what has arrived and is ready.
+
+        With a queue, its messages and one page of the listing are looked at, else pages until the
+        end, or until there is no time or there are enough arrivals.
+
+        Parameters
+        ----------
+        ledger
+            What has been ingested.
+        after
+            The key after which to go on; None for the beginning.
+        budget_seconds
+            When to stop. A call to AWS that fails is tried again for half as long.
+        limit
+            At most so many arrivals.
+
+        Raises
+        ------
+        botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError
+            If the store or the queue does not do as it is asked.
+        """
+        bucket, prefix = self._place
+        client = self._client("s3", budget_seconds / 2)
+        versioned, moment = listing.has_versions(client, bucket)
+        looking = Looking(
+            client,
+            bucket,
+            Rules(prefix, self.pattern, self.settle_seconds, self.success_marker),
+            ledger,
+            versioned=versioned,
+            moment=moment,
+            page_size=self.page_size,
+            limit=limit,
+            seconds=budget_seconds,
+        )
+        if self.queue_url is not None:
+            sqs = self._client("sqs", budget_seconds / 2)
+            looking.hear(EventQueue(sqs, self.queue_url, bucket, prefix))
+        after, finished = looking.list(after, net=self.queue_url is not None)
+        return Look(tuple(looking.arrivals), after, finished, looking.waiting)
 
     def latest(self, key: str) -> LandedObject | None:
         """Return what is there now under a key, None if nothing is."""
-        bucket, _ = split_uri(self.uri)
-        try:
-            found = self.client.head_object(Bucket=bucket, Key=key)
-        except ClientError as error:
-            if _is_gone(error):
-                return None
-            raise
-        version_id = found.get("VersionId")
-        return LandedObject(
-            key=key,
-            etag=found["ETag"].strip('"'),
-            last_modified=found["LastModified"],
-            size=found["ContentLength"],
-            version_id=None if version_id == "null" else version_id,
-        )
+        return listing.latest(self._client("s3"), self._place[0], key)
 
     def fetch(self, found: LandedObject, path: Path) -> bool:
         """Download a version of an object.
@@ -81,24 +111,28 @@ class Landing(ConfigurableResource[Any]):
         bool
             False if it is gone, or another one is there by now.
         """
-        bucket, _ = split_uri(self.uri)
-        which = (
-            {"VersionId": found.version_id}
-            if found.version_id is not None
-            else {"IfMatch": f'"{found.etag}"'}
-        )
+        return listing.download(self._client("s3"), self._place[0], found, path)
+
+    @property
+    def _place(self) -> tuple[str, str]:
         try:
-            body = self.client.get_object(Bucket=bucket, Key=found.key, **which)["Body"]
-        except ClientError as error:
-            if _is_gone(error):
-                return False
-            raise
-        with path.open("wb") as file:
-            for chunk in body.iter_chunks(1 << 20):
-                file.write(chunk)
-        return True
+            return split_uri(self.uri)
+        except ValueError as error:
+            raise Failure(
+                f"Cannot look for new ratings: {error}. Set RECSYS_BUCKET, or landing.uri in the "
+                "automation configuration.",
+                allow_retries=False,
+            ) from error
 
-
-def _is_gone(error: ClientError) -> bool:
-    code = error.response["Error"]["Code"]
-    return code != "NoSuchBucket" and error.response["ResponseMetadata"]["HTTPStatusCode"] in _GONE
+    def _client(self, service: str, patience_seconds: float | None = None) -> Any:
+        """Return a boto3 client; a look is to end before its own patience does."""
+        if self.aws.local and service == "sqs":
+            raise Failure(
+                "landing.queue_url is for RECSYS_ENV=aws: the local object store sends no events, "
+                "and there is no local queue.",
+                allow_retries=False,
+            )
+        name = f"{service} {patience_seconds}"
+        if name not in self._clients:
+            self._clients[name] = self.aws.client(service, patience_seconds)
+        return self._clients[name]
