@@ -8,7 +8,7 @@ import io
 import json
 import random
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,8 +17,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from recsys_assets.domain.ratings import fields, streams
-from recsys_assets.domain.ratings.reading import RatingsError, TableColumns, read_ratings
+from recsys_assets.domain.ratings import fields, reading, streams
+from recsys_assets.domain.ratings.fields import read_fields
+from recsys_assets.domain.ratings.formats import Layout
+from recsys_assets.domain.ratings.reading import (
+    RatingsError,
+    ReadReport,
+    TableColumns,
+    read_file,
+    read_ratings,
+)
 from recsys_assets_tests.domain.ratings.rating_files import (
     AMAZON_HEADER,
     amazon,
@@ -721,3 +729,62 @@ def test_real_ratings_are_read_whole(
     assert table.num_rows - table["title"].null_count == titled
     row = table.slice(0, 1).to_pylist()[0]
     assert (row["customer_id"], row["video_id"], row["rating"]) == pytest.approx(first)
+
+
+def landed(content: bytes, folder: Path, format: str = "auto") -> tuple[ReadReport, list[dict]]:
+    """Read one file as it landed; return the report and the rejects."""
+    path = folder / "object"
+    path.write_bytes(content)
+    report = read_file(path, folder / "read", name="landing/object", format=format)
+    assert pq.read_metadata(folder / "read" / "ratings.parquet").num_rows == report.rows_kept
+    return report, pq.read_table(folder / "read" / "rejects.parquet").to_pylist()
+
+
+def test_a_file_that_lands_is_read_under_the_name_that_it_has_there(tmp_path: Path) -> None:
+    report, rejects = landed(amazon(amazon_line(), b"rubbish"), tmp_path)
+    ratings = pq.read_table(tmp_path / "read" / "ratings.parquet").to_pylist()
+    assert [row["file"] for row in ratings + rejects] == ["landing/object"] * 2
+    assert (report.rows_kept, report.rows_rejected) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "unreadable file"),
+        (b"no header of ours\nat all\n", "unreadable file"),
+        (b"customer_id,video_id,rating\n1,2,many\n", "rating is not a number"),
+        (b"1::2::3::978300760\n", "unreadable file"),
+    ],
+)
+def test_whatever_is_wrong_with_a_file_that_lands_is_a_reject(
+    content: bytes, reason: str, tmp_path: Path
+) -> None:
+    report, rejects = landed(content, tmp_path)
+    assert report.rows_kept == 0
+    assert [reject["reason"] for reject in rejects] == [reason]
+
+
+def test_a_file_whose_scale_it_does_not_tell_says_what_is_to_be_done(tmp_path: Path) -> None:
+    _, (reject,) = landed(b"1::2::3::978300760\n", tmp_path)
+    assert "expected a format to be named" in reject["raw"]
+    report, rejects = landed(b"1::2::3::978300760\n", tmp_path, "movietweetings")
+    assert (report.rows_kept, report.format, rejects) == (1, "movietweetings", [])
+
+
+def test_what_was_read_before_a_file_broke_off_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 2000)
+    whole = read_fields
+
+    def breaking(path: Path, layout: Layout) -> Iterator[fields.Fields]:
+        for number, batch in enumerate(whole(path, layout)):
+            if number == 2:
+                raise RatingsError("the disk has gone")
+            yield batch
+
+    monkeypatch.setattr(reading, "read_fields", breaking)
+    report, rejects = landed(b"".join(some_reviews(200)), tmp_path)
+    assert 0 < report.rows_kept < 200
+    assert [(r["reason"], r["raw"]) for r in rejects] == [("unreadable file", "the disk has gone")]
+    assert rejects[0]["line"] == report.rows_kept + 2, "the header is line 1"
