@@ -16,8 +16,10 @@ from dagster import (
 )
 
 from recsys_assets.assets import checks, features, models, predictions, ratings, serving
+from recsys_assets.automation.conditions import automation_sensor, with_conditions
 from recsys_assets.automation.config import AutomationConfig
 from recsys_assets.automation.freshness import with_freshness
+from recsys_assets.automation.new_ratings import INGEST_JOB, new_ratings_sensor
 from recsys_assets.automation.notifications import notification_sensors
 from recsys_assets.automation.schedules import training_schedules
 from recsys_assets.io_managers import (
@@ -63,22 +65,25 @@ def build_defs(
         description="From the ratings that have been ingested to recommendations.",
     )
     return Definitions(
-        assets=with_freshness(
-            [
-                ratings.raw_ratings,
-                ratings.filtered_ratings,
-                features.sparse_matrix,
-                features.protobuf_train,
-                features.protobuf_validate,
-                features.protobuf_test,
-                models.model_training,
-                predictions.batch_predictions,
-                predictions.model_evaluation,
-                predictions.recommendations,
-                serving.registered_model,
-                serving.endpoint,
-            ],
-            automation.freshness,
+        assets=with_conditions(
+            with_freshness(
+                [
+                    ratings.raw_ratings,
+                    ratings.filtered_ratings,
+                    features.sparse_matrix,
+                    features.protobuf_train,
+                    features.protobuf_validate,
+                    features.protobuf_test,
+                    models.model_training,
+                    predictions.batch_predictions,
+                    predictions.model_evaluation,
+                    predictions.recommendations,
+                    serving.registered_model,
+                    serving.endpoint,
+                ],
+                automation.freshness,
+            ),
+            automation.training,
         ),
         asset_checks=[
             checks.raw_ratings_checks,
@@ -96,11 +101,20 @@ def build_defs(
                 selection=_SERVING,
                 description="Register the selected model and put it behind the endpoint.",
             ),
+            define_asset_job(
+                INGEST_JOB,
+                selection=AssetSelection.assets(ratings.raw_ratings),
+                description="Ingest what has arrived in the landing.",
+            ),
             retraining,
             serving.stop_serving,
         ],
         schedules=training_schedules(automation.schedules, retraining),
-        sensors=notification_sensors(automation.notifications),
+        sensors=[
+            new_ratings_sensor(automation),
+            automation_sensor(),
+            *notification_sensors(automation.notifications),
+        ],
         resources={**build_resources(settings), **(resource_overrides or {})},
         executor=_executor(),
         loggers={"console": console_logger, "progress": progress_logger},

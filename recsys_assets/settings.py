@@ -49,8 +49,9 @@ class Settings:
         land, when models are trained, schedules, notifications, retention), absolute; None for the
         defaults.
     patience_seconds
-        ``RECSYS_PATIENCE_SECONDS`` (default 300): how long a call to AWS is tried again while it is
-        throttled, the network is cut or the credentials have expired.
+        ``RECSYS_PATIENCE_SECONDS`` (default 300, of local services 60): how long a call is tried
+        again while it is throttled, the network is cut, the credentials have expired or a local
+        service is being started again.
     s3_endpoint_url
         ``RECSYS_S3_ENDPOINT_URL``: an S3-compatible store to use in place of the local one, with
         ``RECSYS_S3_ACCESS_KEY_ID`` and ``RECSYS_S3_SECRET_ACCESS_KEY``; local environment only.
@@ -102,7 +103,9 @@ class Settings:
             or f"sqlite:///{state}/mlflow/mlflow.db",
             sagemaker_config=_file(variables, "RECSYS_SAGEMAKER_CONFIG"),
             automation_config=_file(variables, "RECSYS_AUTOMATION_CONFIG"),
-            patience_seconds=_seconds(variables, "RECSYS_PATIENCE_SECONDS", 300.0),
+            patience_seconds=_seconds(
+                variables, "RECSYS_PATIENCE_SECONDS", 60.0 if local else 300.0
+            ),
             s3_endpoint_url=variables.get("RECSYS_S3_ENDPOINT_URL") or None,
         )
 

@@ -5,6 +5,9 @@ jobs and tracking them (``recsys_assets.resources``).
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from dagster import (
@@ -20,17 +23,30 @@ from dagster import (
 from pydantic import Field
 
 from recsys_assets.assets.shown import as_image, as_png
+from recsys_assets.domain.factorization_machine.artefact import read_model_archive
+from recsys_assets.domain.features import RatingMatrix
 from recsys_assets.domain.plots import plot_losses
-from recsys_assets.export.metadata import TRAINING, TUNING, alternative, remote_work
+from recsys_assets.domain.selecting import Comparison, TrainedModel, compare_models
+from recsys_assets.export.metadata import (
+    TRAINING,
+    TUNING,
+    alternative,
+    pool_of_dagster,
+    remote_work,
+)
 from recsys_assets.export.requests import RequestContext
-from recsys_assets.io_managers import Document, StoredRecordIO
-from recsys_assets.io_managers.lineage import run_lineage
+from recsys_assets.io_managers import Document, RatingMatrixIOManager, StoredRecordIO
+from recsys_assets.io_managers.lineage import run_lineage, versions_read
 from recsys_assets.resources import tracked_jobs
-from recsys_assets.resources.object_store import ObjectStore
+from recsys_assets.resources.object_store import MissingObjectError, ObjectStore, Version
+from recsys_assets.resources.retries import retried
 from recsys_assets.resources.sagemaker import Range, Run, SageMaker, Training, Tuning
 from recsys_assets.resources.tracking import MlflowTracking
 
 ASSET_OF_MODE = {"train": "fm_model", "tune": "tuned_model"}
+
+SAGEMAKER_POOL = "sagemaker"
+"""Of the runs that have SageMaker do jobs; how many do so at once, the instance's settings say."""
 
 
 _InitMethod = Literal["normal", "uniform", "constant"]
@@ -135,11 +151,20 @@ class ModelTrainingConfig(Config):
     )
     hyperparameters: Hyperparameters = Hyperparameters()
     tuning: TuningConfig = TuningConfig()
+    select: Literal["better", "new"] = Field(
+        default="better",
+        description="better keeps the model selected before where it predicts the new validate "
+        "split better; new takes the new model whatever it is like.",
+    )
+    margin: float = Field(
+        default=0.0, ge=0, description="Stars by which the new model's RMSE may be the worse one."
+    )
 
 
 @multi_asset(
     name="model_training",
     group_name="models",
+    pool=SAGEMAKER_POOL,
     can_subset=True,
     outs={
         "fm_model": AssetOut(
@@ -149,6 +174,7 @@ class ModelTrainingConfig(Config):
             description="The model of one SageMaker training job: its record and its artefact.",
             metadata={
                 **alternative("mode", "train"),
+                **pool_of_dagster(),
                 **remote_work(TRAINING, requests=f"{__name__}:training_request"),
             },
         ),
@@ -159,13 +185,14 @@ class ModelTrainingConfig(Config):
             description="The best model of a SageMaker hyperparameter tuning job.",
             metadata={
                 **alternative("mode", "tune"),
+                **pool_of_dagster(),
                 **remote_work(TUNING, requests=f"{__name__}:tuning_request"),
             },
         ),
         "selected_model": AssetOut(
             is_required=False,
             io_manager_key="document_io_manager",
-            description="Which of the two counts from here on.",
+            description="The model that counts from here on: the new one, unless it is worse.",
         ),
     },
     internal_asset_deps={
@@ -183,14 +210,18 @@ def model_training(
     sagemaker: SageMaker,
     tracking: MlflowTracking,
 ) -> Iterator[Output[Document]]:
-    """Train or tune a factorization machine on SageMaker, and select the model that came out.
+    """Train or tune a factorization machine on SageMaker, and select the better model.
 
     The model that was not asked for is not made in this run. What follows depends on
     selected_model alone, which is made in either case: a step that depended on both models would
     be skipped, silently, for want of the one that was not made.
+
+    selected_model is the new model, or the one selected before where that one is better; it then
+    says what that one was made from, so that what follows reads the same.
     """
     selected = {key.to_user_string() for key in context.selected_asset_keys}
-    lineage = run_lineage(context.get_step_execution_context())
+    step = context.get_step_execution_context()
+    lineage = run_lineage(step)
     asset = _asset_to_make(selected, config.mode, store, forerunners=lineage[1:])
     if asset in selected:
         trained = _make(
@@ -200,16 +231,123 @@ def model_training(
         yield Output(
             Document(record),
             output_name=asset,
-            metadata={**_shown(record), **trained.metadata, **_course(trained.losses)},
+            metadata={
+                **_shown(record),
+                **trained.metadata,
+                **_course(trained.losses),
+                # By which automation tells later whether there is more, or other, to train on.
+                "training_rows": protobuf_train.rows,
+                "training_data": versions_read(store, step)["protobuf_train"].content_hash,
+            },
         )
-    else:
-        record = store.require(asset, lineage).facts["content"]
     if "selected_model" in selected:
+        with retried(step):
+            choice = _choose(context, config, store.require(asset, lineage), store)
+        context.log.info(choice.reason)
+        record = choice.model.content
+        # Of the run that made the matrix: for an orchestrator that asks for the transform itself.
+        matrix_run = (choice.model.inputs or {})["sparse_matrix"]
         yield Output(
-            Document({**record, "asset": asset}),
+            choice.model,
             output_name="selected_model",
-            metadata={"selected": asset, **_shown(record)},
+            metadata={
+                "selected": record["asset"],
+                **choice.shown(),
+                "test_data": MetadataValue.text(
+                    store.uri("protobuf_test", matrix_run, "data") + "/"
+                ),
+                **_shown(record),
+            },
         )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Which model counts from here on.
+
+    Attributes
+    ----------
+    model
+        Its record.
+    reason
+        A sentence that says which and why.
+    comparison
+        None where there was nothing to compare.
+    """
+
+    model: Document
+    reason: str
+    comparison: Comparison | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """Return metadata."""
+        compared = self.comparison
+        return {
+            "choice": self.reason,
+            **(
+                {
+                    "compared_rows": compared.rows,
+                    "new_rmse": compared.new_rmse,
+                    "current_rmse": compared.current_rmse,
+                }
+                if compared
+                else {}
+            ),
+        }
+
+
+def _choose(
+    context: AssetExecutionContext, config: ModelTrainingConfig, made: Version, store: ObjectStore
+) -> _Choice:
+    """Choose between a version of fm_model or tuned_model and the model selected before."""
+    new = Document(
+        {**made.facts["content"], "asset": made.asset},
+        inputs={**made.inputs, made.asset: made.run_id},
+    )
+    if config.select == "new":
+        return _Choice(new, "The new model is selected, as the config says.")
+    selected = store.find("selected_model")
+    if selected is None:
+        return _Choice(new, "The new model is selected: there is no other.")
+    candidate = _trained_model(store, made)
+    try:
+        current = _trained_model(store, selected)
+    except (MissingObjectError, ValueError) as error:
+        return _Choice(
+            new, f"The new model is selected: the one selected before cannot be read. {error}"
+        )
+    comparison = compare_models(candidate, current)
+    if comparison is None:
+        return _Choice(
+            new,
+            "The new model is selected: the one selected before was trained on all ratings that "
+            "the two could be compared on.",
+        )
+    kept = comparison.new_rmse > comparison.current_rmse + config.margin
+    figures = (
+        f"RMSE {comparison.new_rmse:.4f}, that of the model selected before "
+        f"{comparison.current_rmse:.4f}, on {comparison.rows:,} ratings of the validate split"
+    )
+    if kept:
+        before = Document(selected.facts["content"], inputs=selected.inputs)
+        reason = f"The new model is held back, for it is worse: {figures}."
+        return _Choice(before, reason, comparison)
+    return _Choice(new, f"The new model is selected: {figures}.", comparison)
+
+
+def _trained_model(store: ObjectStore, version: Version) -> TrainedModel:
+    """Read the model that a version tells of, and the matrix that it was trained on."""
+    run_id = version.inputs.get("sparse_matrix", "")
+    matrix = store.version("sparse_matrix", run_id) if run_id else None
+    if matrix is None:
+        raise MissingObjectError(
+            f"{version.uri} was made from a sparse_matrix that is not there.", version.uri
+        )
+    with TemporaryDirectory(prefix="recsys-") as name:
+        path = Path(name) / "model.tar.gz"
+        store.download(version.facts["content"]["artefact"], path)
+        model = read_model_archive(path)
+    return TrainedModel(model, RatingMatrixIOManager(store=store).load(matrix, RatingMatrix))
 
 
 def training_request(context: RequestContext) -> dict[str, Any]:
@@ -298,7 +436,7 @@ def _make(
         validate_uri=validate.uri,
         output_uri=store.uri(asset, run.root_run_id, "jobs"),
     )
-    with tracked_jobs.retried(context, sagemaker):
+    with retried(context.get_step_execution_context(), sagemaker.max_retries):
         if asset == "fm_model":
             trained = tracked_jobs.train(sagemaker, tracking, training, run, context)
         else:

@@ -17,19 +17,20 @@ import pyarrow.parquet as pq
 from dagster import AssetExecutionContext, Config, Failure, MetadataValue, Output, asset
 from pydantic import Field
 
-from recsys_assets.assets.models import run_of, run_to_come
+from recsys_assets.assets.models import SAGEMAKER_POOL, run_of, run_to_come
 from recsys_assets.assets.shown import as_image, as_png, frame_as_markdown
 from recsys_assets.domain.evaluation import Ratings, compare
 from recsys_assets.domain.factorization_machine.artefact import read_model_archive
 from recsys_assets.domain.features import RatingMatrix
 from recsys_assets.domain.plots import plot_evaluation
 from recsys_assets.domain.recommending import recommend
-from recsys_assets.export.metadata import TRANSFORM, remote_work
+from recsys_assets.export.metadata import TRANSFORM, pool_of_dagster, remote_work
 from recsys_assets.export.requests import RequestContext
 from recsys_assets.io_managers import Document, ParquetFolder, StoredRecordIO
 from recsys_assets.resources.object_store import ObjectStore
+from recsys_assets.resources.retries import retried, retried_asset
 from recsys_assets.resources.sagemaker import SageMaker
-from recsys_assets.resources.tracked_jobs import announce, log_look, retried
+from recsys_assets.resources.tracked_jobs import announce, log_look
 from recsys_assets.resources.tracking import MlflowTracking
 
 
@@ -38,7 +39,7 @@ def transform_request(context: RequestContext) -> dict[str, Any]:
     sagemaker: SageMaker = context.resources["sagemaker"]
     store: ObjectStore = context.resources["store"]
     requests, run = sagemaker.requests(), run_to_come(context)
-    test = context.result("protobuf_test", "uri")
+    test = context.result("selected_model", "test_data")
     output = store.uri(context.asset, context.run_id, "transform")
     transform = requests.transform(sagemaker.transform, "its own", test, output)
     del transform["ModelName"]  # the model is created with the job
@@ -55,8 +56,13 @@ def transform_request(context: RequestContext) -> dict[str, Any]:
     group_name="predictions",
     kinds={"sagemaker"},
     io_manager_key="parquet_io_manager",
-    metadata=remote_work(TRANSFORM, requests=f"{__name__}:transform_request"),
+    pool=SAGEMAKER_POOL,
+    metadata={
+        **remote_work(TRANSFORM, requests=f"{__name__}:transform_request"),
+        **pool_of_dagster(),
+    },
 )
+@retried_asset
 def batch_predictions(
     context: AssetExecutionContext,
     selected_model: Document,
@@ -75,12 +81,19 @@ def batch_predictions(
     output = store.uri("batch_predictions", run.root_run_id, "transform") + "/"
     artefact = selected_model.content["artefact"]
     with (
-        retried(context, sagemaker),
+        retried(context.get_step_execution_context(), sagemaker.max_retries),
         sagemaker.transform_job(artefact, protobuf_test.uri, output, run) as job,
     ):
         announce(job, sagemaker, context)
         description = job.follow(
             lambda look: log_look(look, context), sagemaker.transform.max_runtime_seconds
+        )
+    source = description["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+    if source != protobuf_test.uri:  # another orchestrator has created the job
+        raise Failure(
+            f"{job.name} has scored {source}, and not {protobuf_test.uri}, which is what "
+            "selected_model is to be tested on.",
+            allow_retries=False,
         )
     began, ended = description["TransformStartTime"], description["TransformEndTime"]
     scores = _scores(store, output, protobuf_test)
@@ -119,6 +132,7 @@ def _scores(store: ObjectStore, output: str, test: StoredRecordIO) -> npt.NDArra
 
 
 @asset(group_name="predictions", kinds={"mlflow"}, io_manager_key="document_io_manager")
+@retried_asset
 def model_evaluation(
     context: AssetExecutionContext,
     batch_predictions: pd.DataFrame,
@@ -169,6 +183,7 @@ def model_evaluation(
             files={"evaluation.png": png},
         ),
         metadata={
+            "model": selected_model.content["job_name"],
             **metrics,
             "predictors": MetadataValue.md(frame_as_markdown(predictors.reset_index())),
             "segments": MetadataValue.md(frame_as_markdown(segments)),
@@ -184,6 +199,7 @@ class RecommendationsConfig(Config):
 
 
 @asset(group_name="predictions", kinds={"parquet"}, io_manager_key="parquet_io_manager")
+@retried_asset
 def recommendations(
     config: RecommendationsConfig,
     selected_model: Document,

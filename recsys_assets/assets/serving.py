@@ -30,6 +30,7 @@ from recsys_assets.export.metadata import ENDPOINT, ENDPOINT_CONFIG, MODEL, opt_
 from recsys_assets.export.requests import RequestContext
 from recsys_assets.io_managers import Document
 from recsys_assets.resources.registry import register_model
+from recsys_assets.resources.retries import retried_asset
 from recsys_assets.resources.sagemaker import SageMaker
 from recsys_assets.resources.tracking import MlflowTracking
 
@@ -77,6 +78,7 @@ def endpoint_requests(context: RequestContext) -> dict[str, Any]:
     io_manager_key="document_io_manager",
     metadata={**_DEPLOY, **remote_work(MODEL, requests=f"{__name__}:model_request")},
 )
+@retried_asset
 def registered_model(
     context: AssetExecutionContext,
     config: RegistryConfig,
@@ -154,6 +156,7 @@ def good_enough(
         **remote_work(ENDPOINT_CONFIG, ENDPOINT, requests=f"{__name__}:endpoint_requests"),
     },
 )
+@retried_asset
 def endpoint(
     context: AssetExecutionContext,
     registered_model: Document,

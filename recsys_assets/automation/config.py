@@ -4,12 +4,20 @@ What belongs here: what may stand in the file, its defaults and its errors. What
 options do (the other modules of this folder) and secrets, which come from the environment.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from dagster._utils.schedules import is_valid_cron_schedule
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from recsys_assets.settings import SettingsError
 from recsys_assets.settings_files import problems, read_settings_file
@@ -35,9 +43,26 @@ def _uri(uri: str) -> str:
     return uri
 
 
+def _topic(arn: str) -> str:
+    if not re.fullmatch(r"arn:aws[\w-]*:sns:[\w-]+:\d{12}:[\w-]+", arn):
+        raise ValueError(
+            "expected the ARN of a standard topic such as "
+            f"arn:aws:sns:eu-west-1:123456789012:alarms, got {arn!r}"
+        )
+    return arn
+
+
+def _address(url: str) -> str:
+    if not url.startswith(("https://", "http://")):
+        raise ValueError(f"expected an address such as https://dagster.example.com, got {url!r}")
+    return url.rstrip("/")
+
+
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 Cron = Annotated[str, AfterValidator(_cron)]
 S3Uri = Annotated[str, AfterValidator(_uri)]
+TopicArn = Annotated[str, AfterValidator(_topic)]
+Address = Annotated[str, AfterValidator(_address)]
 
 
 class _Section(BaseModel):
@@ -110,10 +135,31 @@ class SchedulesConfig(_Section):
 class FreshnessConfig(_Section):
     """How old an asset may become."""
 
-    data_warn_hours: float = Field(default=36, gt=0, description="Data assets: a warning.")
-    data_fail_hours: float = Field(default=72, gt=0, description="Data assets: a failure.")
-    model_warn_hours: float = Field(default=8 * 24, gt=0, description="Models: a warning.")
-    model_fail_hours: float = Field(default=15 * 24, gt=0, description="Models: a failure.")
+    data_warn_hours: float = Field(
+        default=36, ge=0.1, description="Ratings and features: a warning."
+    )
+    data_fail_hours: float = Field(
+        default=72, ge=0.1, description="Ratings and features: a failure."
+    )
+    model_warn_hours: float = Field(
+        default=8 * 24, ge=0.1, description="Models and what is made with them: a warning."
+    )
+    model_fail_hours: float = Field(
+        default=15 * 24, ge=0.1, description="Models and what is made with them: a failure."
+    )
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "FreshnessConfig":
+        for kind, warn, fail in (
+            ("data", self.data_warn_hours, self.data_fail_hours),
+            ("model", self.model_warn_hours, self.model_fail_hours),
+        ):
+            if warn >= fail:
+                raise ValueError(
+                    f"expected {kind}_warn_hours to be below {kind}_fail_hours, got {warn:g} and "
+                    f"{fail:g}"
+                )
+        return self
 
 
 class NotificationsConfig(_Section):
@@ -125,8 +171,14 @@ class NotificationsConfig(_Section):
     format: Literal["json", "slack"] = Field(
         default="json", description="What the webhook receives."
     )
-    sns_topic_arn: str | None = Field(default=None, description="An SNS topic that is told too.")
-    ui_url: str = Field(
+    sns_topic_arn: TopicArn | None = Field(
+        default=None, description="An SNS topic that is told too."
+    )
+    # A warning is about what is odd; it would come with every run, and soon nobody would look.
+    check_severity: Literal["warn", "error"] = Field(
+        default="error", description="The least severe failure of a check that is told."
+    )
+    ui_url: Address = Field(
         default="http://127.0.0.1:3000", description="Of the Dagster UI, for links in messages."
     )
 

@@ -23,13 +23,12 @@ from recsys_assets.cli.state import (
     running_services,
     settings_of,
 )
+from recsys_assets.failures import failed_steps
 
 if TYPE_CHECKING:
-    from dagster import DagsterEvent, ExecuteJobResult
+    from dagster import ExecuteJobResult
 
 _INNER_TYPE = re.compile(r"\{[^{}]*\}")
-# The module of an exception's class, and pydantic's link to its web pages.
-_NOISE = re.compile(r"^[\w.]+\.(?=\w+: )|\s*For further information visit \S+")
 
 
 def run_main_job(
@@ -76,13 +75,19 @@ def _run_config(
     given = {"source": source, "format": ratings_format}
     given = {name: value for name, value in given.items() if value is not None}
     if given:
-        raw = content
-        for key in ("ops", "raw_ratings", "config"):
-            raw = raw.setdefault(key, {})
-            if not isinstance(raw, dict):
-                raise UserError(f"{config}: expected a mapping as value of `{key}`, got {raw!r}")
-        raw.update(given)
+        _config_of(content, "raw_ratings", config).update(given)
+    # What a run makes does not depend on the model that an earlier one has left.
+    _config_of(content, "model_training", config).setdefault("select", "new")
     content.setdefault("loggers", {"progress": {}})
+    return content
+
+
+def _config_of(content: dict[str, Any], step: str, file: Path | None) -> dict[str, Any]:
+    """Return the config of a step within run config, which is added if it is not there."""
+    for key in ("ops", step, "config"):
+        content = content.setdefault(key, {})
+        if not isinstance(content, dict):
+            raise UserError(f"{file}: expected a mapping as value of `{key}`, got {content!r}")
     return content
 
 
@@ -111,6 +116,7 @@ def _execute(run_config: Mapping[str, Any]) -> dict[str, Any]:
     )
     from dagster._core.definitions.reconstruct import ReconstructableRepository
 
+    from recsys_assets.automation.run_launcher import worker_tags
     from recsys_assets.definitions import MAIN_JOB, defs
 
     # An interrupt that falls into SQLAlchemy's closing of a connection is logged with its traceback
@@ -124,6 +130,7 @@ def _execute(run_config: Mapping[str, Any]) -> dict[str, Any]:
                 repository.get_reconstructable_job(MAIN_JOB),
                 instance=instance,
                 run_config=dict(run_config),
+                tags=worker_tags(),
             )
         except DagsterInvalidConfigError as error:
             problems = "; ".join(_problem(e.message) for e in error.errors)
@@ -150,12 +157,10 @@ def _require_everything(result: "ExecuteJobResult", defs: Any) -> None:
     from recsys_assets.assets.models import ASSET_OF_MODE
     from recsys_assets.definitions import MAIN_JOB
 
-    for event in result.all_events:
-        if event.is_step_failure:
-            reason = _failed_checks(result, str(event.step_key)) or _reason(event)
-            if "DagsterExecutionInterruptedError" in reason:
-                raise UserError("interrupted")
-            raise UserError(f"{event.step_key} failed: {reason}")
+    for step, reason in failed_steps(result.all_events).items():
+        if "DagsterExecutionInterruptedError" in reason:
+            raise UserError("interrupted")
+        raise UserError(f"{step} failed: {reason}")
     made = set(_materializations(result))
     alternatives = set(ASSET_OF_MODE.values())
     keys = defs.resolve_job_def(MAIN_JOB).asset_layer.executable_asset_keys
@@ -163,35 +168,6 @@ def _require_everything(result: "ExecuteJobResult", defs: Any) -> None:
     missing = sorted(expected - made) + ([] if made & alternatives else ["fm_model or tuned_model"])
     if not result.success or missing:
         raise UserError(f"the run has not made {', '.join(missing) or 'everything'}")
-
-
-def _failed_checks(result: "ExecuteJobResult", step: str) -> str:
-    """Return what the data checks of a step that failed have found."""
-    from dagster import AssetCheckSeverity
-
-    evaluations = [
-        event.asset_check_evaluation_data
-        for event in result.all_events
-        if event.step_key == step and event.event_type_value == "ASSET_CHECK_EVALUATION"
-    ]
-    return "; ".join(
-        f"{evaluation.check_name}: {evaluation.description}"
-        for evaluation in evaluations
-        if not evaluation.passed and evaluation.severity is AssetCheckSeverity.ERROR
-    )
-
-
-def _reason(event: "DagsterEvent") -> str:
-    """Return the reason of a failed step in one line."""
-    failure = event.step_failure_data
-    if failure.user_failure_data and failure.user_failure_data.description:
-        text = failure.user_failure_data.description
-    else:
-        error = failure.error
-        while error is not None and error.cause is not None:
-            error = error.cause
-        text = _NOISE.sub("", error.message) if error is not None else "unknown reason"
-    return " ".join(text.split())
 
 
 def _materializations(result: "ExecuteJobResult") -> dict[str, dict[str, Any]]:

@@ -49,15 +49,19 @@ definitions_option = click.option(
 
 
 def settings_of(state: Path) -> Settings:
-    """Make `state` the state folder of this process and its children; return the settings."""
+    """Make `state` the state folder of this process and its children; return the settings.
+
+    Dagster's own settings are those of ``DAGSTER_HOME`` if it is set, else the project's.
+    """
     os.environ["RECSYS_STATE"] = str(state)
     os.environ["RECSYS_DAGSTER_STORAGE"] = str(state / "dagster")
     os.environ["RECSYS_DAGSTER_LOGS"] = str(state / "dagster" / "logs")
-    os.environ["DAGSTER_HOME"] = str(PROJECT)
+    home = Path(os.environ.setdefault("DAGSTER_HOME", str(PROJECT)))
     os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "yes")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    if not (PROJECT / "dagster.yaml").exists():
-        raise UserError(f"there is no dagster.yaml in {PROJECT}: install with `pip install -e`")
+    if not (home / "dagster.yaml").exists():
+        hint = "install with `pip install -e`" if home == PROJECT else "unset DAGSTER_HOME"
+        raise UserError(f"there is no dagster.yaml in {home}: {hint}")
     try:
         settings = Settings.from_environment()
     except SettingsError as error:

@@ -4,6 +4,8 @@ What belongs here: starting `dagster dev` with its services. What does not: defi
 """
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,12 +28,21 @@ def serve_ui(state: Path, port: int) -> None:
         mlflow = mlflow_ui(settings)
         hint = "" if mlflow.startswith("http") else "   (in another terminal)"
         click.echo(f"MLflow   {mlflow}{hint}")
-        child = subprocess.Popen([*command, "--port", str(port)], cwd=PROJECT)
+        child = subprocess.Popen(
+            [*command, "--port", str(port)], cwd=PROJECT, start_new_session=True
+        )
         try:
             child.wait()
         finally:
             child.terminate()
-            child.wait()
+            if child.wait() != 0:
+                _end_group(child.pid)
+
+
+def _end_group(leader: int) -> None:
+    """End what a killed `dagster dev` has left: two daemons must never be at work."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGTERM)
 
 
 def mlflow_ui(settings: Settings) -> str:

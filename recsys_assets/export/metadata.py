@@ -9,6 +9,7 @@ from typing import Any
 WORK = "export/work"
 CHOICE = "export/choice"
 OPT_IN = "export/opt_in"
+POOL = "export/pool"
 
 TRAINING = "sagemaker_training"
 TUNING = "sagemaker_tuning"
@@ -59,3 +60,11 @@ def opt_in(param: str, description: str) -> dict[str, Any]:
         What is asked for.
     """
     return {OPT_IN: {"param": param, "description": description}}
+
+
+def pool_of_dagster() -> dict[str, Any]:
+    """Say that the pool of an asset's step limits runs of Dagster and is nobody else's.
+
+    Other pools are exported: an orchestrator that has none refuses them.
+    """
+    return {POOL: "dagster"}

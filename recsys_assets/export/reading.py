@@ -40,7 +40,7 @@ from recsys_assets.export.graph import (
     Param,
     Task,
 )
-from recsys_assets.export.metadata import CHOICE, OPT_IN, WORK
+from recsys_assets.export.metadata import CHOICE, OPT_IN, POOL, WORK
 from recsys_assets.export.params import (
     SEPARATOR,
     ConfigError,
@@ -394,6 +394,9 @@ class _Reader:
         partitions = {self._partitions.partitions_of(spec.key) for spec in step.specs}
         if len(partitions) > 1:
             raise GraphError(f"the assets of {step.name} are not partitioned alike")
+        pool = getattr(step.op, "pool", None)
+        if any(spec.metadata.get(POOL) == "dagster" for spec in step.specs):
+            pool = None
         whole = len(specs) > 1 and step.op.description
         return Task(
             id=name,
@@ -406,7 +409,7 @@ class _Reader:
             assets=tuple(_name(spec.key) for spec in specs),
             retries=policy.max_retries if policy else None,
             retry_seconds=policy.delay if policy else None,
-            pool=getattr(step.op, "pool", None),
+            pool=pool,
             partitions=partitions.pop(),
         )
 

@@ -17,6 +17,9 @@ from recsys_assets.io_managers.lineage import made_from, versions_read
 from recsys_assets.resources.object_store import Head, MissingObjectError, ObjectStore, Version
 from recsys_assets.resources.retries import retried
 
+MADE_FROM = "made_from"
+"""Metadata of a materialization: the inputs of its version."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -106,6 +109,7 @@ class VersionedIOManager(ConfigurableIOManager):
             "content_hash": version.content_hash,
             "bytes": sum(file.bytes for file in version.files),
             "files": len(version.files),
+            MADE_FROM: MetadataValue.json(version.inputs),
         }
         if written.row_count is not None:
             metadata["dagster/row_count"] = written.row_count

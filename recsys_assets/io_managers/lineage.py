@@ -9,10 +9,11 @@ the predictions of a model read the matrix that the model was made from, though 
 current.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 from dagster import AssetKey
+from dagster._core.definitions.assets.definition.assets_definition import ASSET_SUBSET_INPUT_PREFIX
 from dagster._core.execution.context.system import StepExecutionContext
 
 from recsys_assets.resources.object_store import ObjectStore, Version
@@ -45,8 +46,7 @@ def versions_read(store: ObjectStore, context: StepExecutionContext) -> dict[str
     The choice is made when a step first asks.
     """
     if context not in _READ:
-        keys = (_asset_of_input(context, name) for name in context.step.step_input_dict)
-        assets = ["/".join(key.path) for key in keys if key is not None]
+        assets = ["/".join(key.path) for key in _inputs(context)]
         _READ[context] = versions_together(store, assets, run_lineage(context))
     return _READ[context]
 
@@ -99,6 +99,14 @@ def _fits(version: Version, pinned: Mapping[str, str]) -> bool:
     return all(pinned.get(asset, run_id) == run_id for asset, run_id in version.inputs.items())
 
 
-def _asset_of_input(context: StepExecutionContext, name: str) -> AssetKey | None:
+def _inputs(context: StepExecutionContext) -> Iterator[AssetKey]:
+    """Yield the assets that a step reads.
+
+    To a step that makes some of its assets only, Dagster gives the others as inputs; it reads none
+    of them, and they were made from something else.
+    """
     node = context.step.node_handle
-    return context.job_def.asset_layer.get_asset_key_for_node_input(node, name)
+    for name in context.step.step_input_dict:
+        key = context.job_def.asset_layer.get_asset_key_for_node_input(node, name)
+        if key is not None and not name.startswith(ASSET_SUBSET_INPUT_PREFIX):
+            yield key

@@ -18,7 +18,7 @@ from recsys_assets.services.control import start_services
 from recsys_assets.settings import Settings
 
 # Tries are counted and spaced by `patience`, not by botocore.
-_AWS_CONFIG = Config(connect_timeout=10, retries={"mode": "standard", "total_max_attempts": 1})
+_CONFIG = Config(connect_timeout=10, retries={"mode": "standard", "total_max_attempts": 1})
 
 
 class AwsClients(ResourceWithBoto3Configuration):
@@ -26,7 +26,8 @@ class AwsClients(ResourceWithBoto3Configuration):
 
     With ``local`` set, clients reach the local services, which are started if they do not run, and
     nothing of the surrounding AWS configuration is read. Otherwise AWS's own chain of configuration
-    and the fields of this resource decide, and clients have patience (``patience.py``).
+    and the fields of this resource decide. Either have patience (``patience.py``): a local service
+    that was killed is back after some seconds.
     """
 
     local: bool = Field(description="Use the local services rather than AWS.")
@@ -36,36 +37,46 @@ class AwsClients(ResourceWithBoto3Configuration):
     patience_seconds: float = Field(
         default=300.0,
         ge=0,
-        description="How long a call to AWS is tried again while it is throttled, times out, is "
+        description="How long a call is tried again while it is throttled, times out, is "
         "answered with 5xx, the network is cut or the credentials have expired.",
     )
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, patience_seconds: float | None = None) -> Any:
         """Return a boto3 client, e.g. of ``s3``, ``sagemaker`` or ``logs``.
+
+        Parameters
+        ----------
+        service
+            As boto3 calls it.
+        patience_seconds
+            How long its calls are tried; by default as long as this resource says.
 
         Raises
         ------
         recsys_assets.services.control.ServicesError
             If the local services are wanted and cannot be started.
         """
+        patience = self.patience_seconds if patience_seconds is None else patience_seconds
         if self.local:
             services, _ = start_services(Settings.from_environment())
             session = isolated_session(
                 services.access_key_id, services.secret_access_key, services.region
             )
             url = services.s3_url if service == "s3" else services.sagemaker_url
-            return session.client(service, endpoint_url=url)
+            client = session.client(service, endpoint_url=url, config=_CONFIG)
+            make_patient(client, patience, session.get_credentials(), lambda: None)
+            return client
         session = self._session()
         client = session.client(
             service,
             use_ssl=self.use_ssl,
             verify=self.verify,
             endpoint_url=self.endpoint_url,
-            config=_AWS_CONFIG,
+            config=_CONFIG,
         )
         make_patient(
             client,
-            self.patience_seconds,
+            patience,
             session.get_credentials(),
             lambda: self._renew(session),
         )

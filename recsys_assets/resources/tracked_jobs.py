@@ -5,12 +5,11 @@ metrics of an MLflow run. What does not: requests and polling (``sagemaker``), M
 (``tracking.py``).
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dagster import AssetExecutionContext, AssetObservation, Failure, RetryRequested
+from dagster import AssetExecutionContext, AssetObservation
 
 from recsys_assets.resources.sagemaker import (
     OBJECTIVE,
@@ -27,7 +26,6 @@ from recsys_assets.resources.sagemaker import (
 )
 from recsys_assets.resources.tracking import MlflowTracking, TrackedRun
 
-_FIRST_RETRY_SECONDS = 10
 _MLFLOW_STATUS = {"Completed": "FINISHED", "Failed": "FAILED", "Stopped": "KILLED"}
 
 
@@ -142,23 +140,6 @@ def tune(
     seconds = sum(trial.seconds for trial in sagemaker.trials(job.name))
     metadata = job.metadata(sagemaker.links(), seconds, record["artefact"])
     return Trained(record, losses, metadata)
-
-
-@contextmanager
-def retried(context: AssetExecutionContext, sagemaker: SageMaker) -> Iterator[None]:
-    """Have a step try again after a failure of the ``with`` block that allows it.
-
-    A retry policy on the asset would do the same and more: Dagster applies it to a step that was
-    cancelled too, which would start the job again that has just been stopped.
-    """
-    try:
-        yield
-    except Failure as error:
-        if not error.allow_retries or context.retry_number >= sagemaker.max_retries:
-            raise
-        pause = _FIRST_RETRY_SECONDS * 2**context.retry_number
-        context.log.warning(f"{error.description}; tried again in {pause} s")
-        raise RetryRequested(sagemaker.max_retries, seconds_to_wait=pause) from error
 
 
 def announce(job: RemoteJob, sagemaker: SageMaker, context: AssetExecutionContext) -> None:

@@ -55,7 +55,7 @@ class Services:
 
     @property
     def alive(self) -> bool:
-        """Whether the supervisor runs; it ends when one of its services does."""
+        """Whether the supervisor runs; it starts a service again that has ended."""
         return self.supervisor.find() is not None
 
 

@@ -4,8 +4,10 @@ What belongs here: choosing ports, starting the object store and the SageMaker e
 them, ending them. What does not: how they are called (``object_store``,
 ``recsys_assets.sagemaker_local``) and finding them (``control``).
 
-It ends, with both services, when it is told to (SIGTERM), when one of them ends, or when the state
-folder is deleted. The services end with it even if it is killed, where the system allows (Linux).
+A service that ends by itself is started again, with the same ports and data. The supervisor ends,
+with both services, when it is told to (SIGTERM), when one of them does not stay up, or when the
+state folder is deleted. The services end with it even if it is killed, where the system allows
+(Linux).
 """
 
 import ctypes
@@ -18,7 +20,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -36,6 +39,11 @@ from recsys_assets.services.record import (
 
 _HOST = "127.0.0.1"
 _READY_SECONDS = 60
+# Pauses before a service is started again are 0.5, 1, 2, ... seconds. One that has ended once more
+# than it may in a row, without having stayed up for a minute in between, is given up.
+_FIRST_PAUSE_SECONDS = 0.5
+_MOST_RESTARTS = 4
+_STAYED_UP_SECONDS = 60.0
 _GRACE_SECONDS = {"sagemaker": 8.0, "object_store": 1.0}
 _PR_SET_PDEATHSIG = 1
 
@@ -77,6 +85,59 @@ def main(
         supervisor.stop()
 
 
+class _Service:
+    """One service: its command and the process that runs it now."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path
+    ) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        self._command, self._environment, self._folder = command, environment, folder
+        self._restarts = 0  # in a row
+        self.start()
+
+    def start(self) -> None:
+        self._started = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self._command,
+                env=self._environment,
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+
+    def pause_before_restart(self) -> float:
+        """Count a restart; return the seconds to wait before it.
+
+        Raises
+        ------
+        StartError
+            If there have been too many.
+        """
+        if time.monotonic() - self._started > _STAYED_UP_SECONDS:
+            self._restarts = 0
+        if self._restarts == _MOST_RESTARTS:
+            raise StartError(
+                f"the {self.name} service does not stay up, it ended with status "
+                f"{self.process.returncode}; see {self.log}"
+            )
+        pause = _FIRST_PAUSE_SECONDS * 2.0**self._restarts
+        self._restarts += 1
+        return pause
+
+    def stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(_GRACE_SECONDS[self.name])
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
 class Supervisor:
     """Starts, watches and ends the services of one state folder."""
 
@@ -89,7 +150,7 @@ class Supervisor:
         self._region = region
         self._role = role
         self._images = images
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._services: list[_Service] = []
         self._asked_to_end = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -116,14 +177,14 @@ class Supervisor:
             data = self._state / "objects"
             data.mkdir(parents=True, exist_ok=True)
             command = object_store.command(data, self._bucket, ports)
-            self._start_child("object_store", command, environment | object_store.environment())
+            self._start("object_store", command, environment | object_store.environment())
         session = isolated_session(key, secret, self._region)
         self._wait_until(
             "object_store", lambda: object_store.has_bucket(session, s3_url, self._bucket)
         )
 
         sagemaker_url = f"http://{_HOST}:{ports[_SAGEMAKER_PORT]}"
-        self._start_child(
+        self._start(
             "sagemaker",
             [
                 sys.executable,
@@ -138,29 +199,32 @@ class Supervisor:
             environment | {"AWS_ENDPOINT_URL_S3": s3_url},
         )
         self._wait_until("sagemaker", lambda: _accepts(ports[_SAGEMAKER_PORT]))
-        write_services(
-            self._state,
-            Services(
-                s3_url=s3_url,
-                sagemaker_url=sagemaker_url,
-                access_key_id=key,
-                secret_access_key=secret,
-                region=self._region,
-                bucket=self._bucket,
-                supervisor=ProcessIdentity.of(os.getpid()),
-                children=tuple(ProcessIdentity.of(c.pid) for c in self._children.values()),
-            ),
+        self._record = Services(
+            s3_url=s3_url,
+            sagemaker_url=sagemaker_url,
+            access_key_id=key,
+            secret_access_key=secret,
+            region=self._region,
+            bucket=self._bucket,
+            supervisor=ProcessIdentity.of(os.getpid()),
+            children=(),
         )
+        self._write_record()
 
     def watch(self) -> None:
-        """Return when told to end, when a service has ended, or when the folder is gone."""
+        """Start services that have ended again, until told to end or until the folder is gone.
+
+        Raises
+        ------
+        StartError
+            If a service does not stay up.
+        """
         while not self._asked_to_end.wait(0.5):
-            if not self._folder.is_dir():
-                return
-            for name, child in self._children.items():
-                if child.poll() is not None:
-                    click.echo(f"the {name} service ended with status {child.returncode}", err=True)
+            for service in self._services:
+                if not self._folder.is_dir():
                     return
+                if service.process.poll() is not None:
+                    self._restart(service)
 
     def stop(self) -> None:
         """End the services, the endpoint first: it may still be writing to the store.
@@ -168,42 +232,43 @@ class Supervisor:
         The object store keeps connections open for half a minute when asked to end; its data are
         safe when it is killed, so that it gets a few seconds only.
         """
-        for name in reversed(list(self._children)):
-            child = self._children[name]
-            child.terminate()
-            try:
-                child.wait(_GRACE_SECONDS[name])
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        for service in reversed(self._services):
+            service.stop()
         remove_services(self._state)
+
+    def _start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._services.append(_Service(name, command, environment, self._folder))
+
+    def _restart(self, service: _Service) -> None:
+        pause = service.pause_before_restart()
+        click.echo(
+            f"the {service.name} service ended with status {service.process.returncode}; "
+            f"it is started again in {pause:g} s",
+            err=True,
+        )
+        if not self._asked_to_end.wait(pause) and self._folder.is_dir():
+            service.start()
+            self._write_record()
+
+    def _write_record(self) -> None:
+        children = tuple(ProcessIdentity.of(service.process.pid) for service in self._services)
+        write_services(self._state, replace(self._record, children=children))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked_to_end.set()
 
-    def _start_child(self, name: str, command: Sequence[str], environment: dict[str, str]) -> None:
-        log = (self._folder / f"{name}.log").open("ab")
-        with log:
-            self._children[name] = subprocess.Popen(
-                command,
-                env=environment,
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-            )
-
     def _wait_until(self, name: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _READY_SECONDS
         while not ready():
-            child = self._children.get(name)
             log = self._folder / f"{name}.log"
-            if child is not None and child.poll() is not None:
-                said = log.read_text(errors="replace").strip().rpartition("\n")[2]
-                raise StartError(
-                    f"the {name} service ended with status {child.returncode}; see {log}: {said}"
-                )
+            for service in self._services:
+                status = service.process.poll()
+                if status is not None:
+                    said = service.log.read_text(errors="replace").strip().rpartition("\n")[2]
+                    raise StartError(
+                        f"the {service.name} service ended with status {status}; "
+                        f"see {service.log}: {said}"
+                    )
             if time.monotonic() > deadline:
                 raise StartError(f"the {name} service did not answer within a minute; see {log}")
             if self._asked_to_end.is_set():

@@ -8,9 +8,15 @@ from botocore.exceptions import ClientError
 
 from recsys_assets.definitions import build_resources
 from recsys_assets.resources.aws import AwsClients
-from recsys_assets.resources.object_store import MissingObjectError, ObjectStore
+from recsys_assets.resources.object_store import (
+    ConflictError,
+    Head,
+    MissingObjectError,
+    ObjectStore,
+    Version,
+)
 from recsys_assets.settings import Settings
-from recsys_assets_tests.proxy import Answer, Proxy, refuse
+from recsys_assets_tests.proxy import Answer, Proxy, drop_after, refuse
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +122,61 @@ def test_credentials_that_expire_before_a_download_are_waited_for(
 def test_a_path_is_not_a_uri(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected s3://bucket/key, got '/etc/passwd'"):
         store.download("/etc/passwd", tmp_path / "x")
+
+
+def commit(store: ObjectStore, asset: str, run_id: str, folder: Path, head: Head) -> Version:
+    return store.publish(asset, run_id, folder, row_count=None, facts={}, head=head)
+
+
+def test_versions_are_told_the_latest_first_and_unfinished_ones_are_not(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("content")
+    for run_id in ("1", "2", "3"):
+        store.publish("told", run_id, tmp_path, row_count=None, facts={})
+    store.client.put_object(Bucket="recsys", Key="told/4/data/file", Body=b"no manifest yet")
+    store.client.put_object(Bucket="recsys", Key="told/heads/landing.json", Body=b"no version")
+    found = store.versions("told")
+    assert [version.run_id for _, version in found] == ["3", "2", "1"]
+    assert found[0][1] == store.version("told", "3") == store.find("told")
+    assert store.version("told", "4") is None
+    assert store.versions("never told") == []
+
+
+def test_of_two_runs_that_start_from_one_head_one_commits_and_the_other_leaves_nothing_visible(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    first = store.head("grown", "landing")
+    assert first == Head("landing")
+    one = commit(store, "grown", "one", tmp_path, first)
+    with pytest.raises(ConflictError, match="Another run has replaced s3://recsys/grown/heads"):
+        commit(store, "grown", "two", tmp_path, first)
+    assert store.version("grown", "two") is None
+    assert store.find("grown") == store.head("grown", "landing").version == one
+
+    second = store.head("grown", "landing")
+    three = commit(store, "grown", "three", tmp_path, second)
+    with pytest.raises(ConflictError):
+        commit(store, "grown", "four", tmp_path, second)
+    assert store.find("grown") == store.head("grown", "landing").version == three
+
+
+def test_heads_of_other_names_do_not_meet(store: ObjectStore, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        commit(store, "apart", name, tmp_path, store.head("apart", name))
+    heads = [store.head("apart", name).version for name in ("a", "b")]
+    assert [version.run_id for version in heads if version] == ["a", "b"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_commit_whose_answer_is_lost_is_made_once_and_holds(
+    store: ObjectStore, proxied: ObjectStore, proxy: Proxy, tmp_path: Path, before: bool
+) -> None:
+    asset = f"lost_{before}"
+    if before:
+        commit(store, asset, "zero", tmp_path, store.head(asset, "landing"))
+    proxy.inject(drop_after, "PutObject")  # of an empty folder the head is the first object put
+    made = commit(proxied, asset, "one", tmp_path, store.head(asset, "landing"))
+    assert store.head(asset, "landing").version == store.find(asset) == made
+    heads = [call for call in proxy.seen("PutObject") if "/heads/" in call.path]
+    assert [call.forwarded for call in heads] == [200, 412]

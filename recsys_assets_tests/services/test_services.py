@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 
+from recsys_assets.resources.aws import AwsClients
 from recsys_assets.services.clients import isolated_session
 from recsys_assets.services.record import ProcessIdentity, Services, read_services
 from recsys_assets.settings import LOCAL_ROLE_ARN
@@ -26,6 +27,7 @@ on_linux = pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere a process is not ended with its parent"
 )
 
+STORE, ENDPOINT = "/weed ", "recsys_assets.sagemaker_local"  # as command lines tell them
 KEY, CONTENT = "kept/object", b"of great value"
 MODEL = {
     "ModelName": "kept-model",
@@ -154,21 +156,55 @@ def test_services_end_with_a_killed_supervisor_and_start_again(
     assert_nothing_is_lost(running, recorded(state))
 
 
-def test_the_endpoint_ends_with_a_killed_object_store_and_both_start_again(
-    state: Path, running: Services
+@pytest.mark.parametrize("service", [STORE, ENDPOINT])
+def test_a_killed_service_is_started_again_while_the_other_goes_on(
+    state: Path, running: Services, service: str
 ) -> None:
-    (store,) = (child for child in running.children if "weed" in command_line(child)[0])
+    (killed,) = (child for child in running.children if service in command_line(child))
+    (other,) = (child for child in running.children if child != killed)
+    os.kill(killed.pid, signal.SIGKILL)
+    eventually(lambda: recorded(state).children != running.children)
+    again = recorded(state)
+    assert other in again.children
+    assert again.alive
+    assert_nothing_is_lost(running, again)
+    assert services("start", state).stdout.splitlines()[0] == "already running"
+
+
+def test_steps_wait_for_an_object_store_that_is_started_again(
+    state: Path, running: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RECSYS_STATE", str(state))
+    s3 = AwsClients(local=True, patience_seconds=60).client("s3")
+    (store,) = (child for child in running.children if STORE in command_line(child))
     os.kill(store.pid, signal.SIGKILL)
+    assert s3.get_object(Bucket=running.bucket, Key=KEY)["Body"].read() == CONTENT
+    s3.put_object(Bucket=running.bucket, Key="put/while/it/starts", Body=CONTENT)
+
+
+def test_a_service_that_does_not_stay_up_ends_all(state: Path, running: Services) -> None:
+    def killed_until_the_supervisor_ends() -> bool:
+        found = read_services(state)
+        children = found.children if found else ()
+        for process in filter(None, (child.find() for child in children)):
+            if STORE in " ".join(process.cmdline()):
+                process.kill()
+        return found is None
+
+    eventually(killed_until_the_supervisor_ends)
     eventually(lambda: all_ended(running))
     assert services("status", state).returncode == 1
+    said = (state / "services" / "supervisor.log").read_text().splitlines()
+    assert said[-2] == "the object_store service ended with status -9; it is started again in 4 s"
+    assert "the object_store service does not stay up" in said[-1]
     assert services("start", state).stdout.splitlines()[0] == "started"
     assert_nothing_is_lost(running, recorded(state))
 
 
-def command_line(of: ProcessIdentity) -> list[str]:
+def command_line(of: ProcessIdentity) -> str:
     process = of.find()
     assert process is not None
-    return process.cmdline()
+    return " ".join(process.cmdline())
 
 
 @pytest.mark.parametrize("option", ["--s3-port", "--sagemaker-port"])
@@ -331,7 +367,7 @@ def test_secrets_stand_in_two_files_of_their_owner_and_nowhere_else(
     assert {stat.S_IMODE(path.stat().st_mode) for path in holders} == {0o600}
     assert {"object_store.log", "sagemaker.log", "supervisor.log"} < {path.name for path in files}
     for identity in processes(running):
-        assert running.secret_access_key not in " ".join(command_line(identity))
+        assert running.secret_access_key not in command_line(identity)
 
 
 def test_local_services_are_not_for_aws(own_state: Path) -> None:

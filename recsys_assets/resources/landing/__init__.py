@@ -5,7 +5,8 @@ what to do about it (``recsys_assets.automation.new_ratings``, ``recsys_assets.a
 """
 
 from recsys_assets.resources.landing.ledgers import read_ledger
+from recsys_assets.resources.landing.looking import Look
 from recsys_assets.resources.landing.objects import LandedObject
 from recsys_assets.resources.landing.resource import Landing
 
-__all__ = ["LandedObject", "Landing", "read_ledger"]
+__all__ = ["LandedObject", "Landing", "Look", "read_ledger"]

@@ -147,8 +147,8 @@ class Looking:
         self._told: set[str] = set()  # keys that messages have told of
         self._markers: dict[str, LandedObject | None] = {}
 
-    def list(self, after: str | None, *, net: bool) -> tuple[str | None, bool]:
-        """Look at what is listed after a key.
+    def walk(self, after: str | None, *, net: bool) -> tuple[str | None, bool]:
+        """Look at what is listed after a key, page by page.
 
         Parameters
         ----------
@@ -313,7 +313,19 @@ class Looking:
                 self._ledger.current(event.key) is not None
                 and latest(self._client, self._bucket, event.key) is None
             )
-        return event.size > 0 and not self._ledger.knows(event.key, sequencer=event.sequencer)
+        return event.size > 0 and not is_known(self._ledger, event)
+
+
+def is_known(ledger: Ledger, found: LandedObject) -> bool:
+    """Tell whether the ledger has an arrival as it was seen."""
+    return ledger.knows(
+        found.key,
+        version_id=found.version_id,
+        sequencer=found.sequencer,
+        etag=found.etag,
+        last_modified=found.last_modified,
+        generation=found.generation,
+    )
 
 
 def _is_same(entry: Entry, found: LandedObject) -> bool:

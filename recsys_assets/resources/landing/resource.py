@@ -42,13 +42,17 @@ class Landing(ConfigurableResource[Any]):
     )
     page_size: int = Field(default=1000, ge=1, le=1000, description="Objects of one listing.")
 
-    _clients: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _clients: dict[tuple[str, float | None], Any] = PrivateAttr(default_factory=dict)
 
     @property
     def id(self) -> str:
         """A short name of the bucket and prefix, for keys and tags."""
-        bucket, prefix = self._place
-        return hashlib.sha256(f"{bucket}/{prefix.rstrip('/')}".encode()).hexdigest()[:12]
+        return hashlib.sha256("/".join(self._place).rstrip("/").encode()).hexdigest()[:12]
+
+    @property
+    def client(self) -> Any:
+        """The boto3 S3 client, made when first asked for."""
+        return self._client("s3")
 
     def look(
         self,
@@ -96,12 +100,12 @@ class Landing(ConfigurableResource[Any]):
         if self.queue_url is not None:
             sqs = self._client("sqs", budget_seconds / 2)
             looking.hear(EventQueue(sqs, self.queue_url, bucket, prefix))
-        after, finished = looking.list(after, net=self.queue_url is not None)
+        after, finished = looking.walk(after, net=self.queue_url is not None)
         return Look(tuple(looking.arrivals), after, finished, looking.waiting)
 
     def latest(self, key: str) -> LandedObject | None:
         """Return what is there now under a key, None if nothing is."""
-        return listing.latest(self._client("s3"), self._place[0], key)
+        return listing.latest(self.client, self._place[0], key)
 
     def fetch(self, found: LandedObject, path: Path) -> bool:
         """Download a version of an object.
@@ -111,18 +115,19 @@ class Landing(ConfigurableResource[Any]):
         bool
             False if it is gone, or another one is there by now.
         """
-        return listing.download(self._client("s3"), self._place[0], found, path)
+        return listing.download(self.client, self._place[0], found, path)
 
     @property
     def _place(self) -> tuple[str, str]:
         try:
-            return split_uri(self.uri)
+            bucket, prefix = split_uri(self.uri.rstrip("/") + "/")
         except ValueError as error:
             raise Failure(
                 f"Cannot look for new ratings: {error}. Set RECSYS_BUCKET, or landing.uri in the "
                 "automation configuration.",
                 allow_retries=False,
             ) from error
+        return bucket, prefix
 
     def _client(self, service: str, patience_seconds: float | None = None) -> Any:
         """Return a boto3 client; a look is to end before its own patience does."""
@@ -132,7 +137,7 @@ class Landing(ConfigurableResource[Any]):
                 "and there is no local queue.",
                 allow_retries=False,
             )
-        name = f"{service} {patience_seconds}"
-        if name not in self._clients:
-            self._clients[name] = self.aws.client(service, patience_seconds)
-        return self._clients[name]
+        made = service, patience_seconds
+        if made not in self._clients:
+            self._clients[made] = self.aws.client(*made)
+        return self._clients[made]

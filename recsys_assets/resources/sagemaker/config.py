@@ -57,6 +57,11 @@ class TrainingConfig(_Group):
     spot: SpotConfig | None = Field(
         default=None, description="Train on spot instances; by default on demand."
     )
+    max_parallel_jobs: int = Field(
+        default=4,
+        ge=1,
+        description="A search that would run more training jobs at once is refused.",
+    )
     metric_definitions: dict[str, str] = Field(
         default={},
         description="Regular expressions by metric, for an image of your own; SageMaker knows the "

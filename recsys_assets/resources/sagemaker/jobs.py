@@ -24,6 +24,11 @@ _ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException
 # Refusals that have to do with the account's present load and not with the request.
 _LATER = ("ResourceLimitExceeded",)
 _CALLERS_FAULT = re.compile(r"\b(ClientError|AlgorithmError)\b")
+# How SageMaker stops a job for which it found no spot instances, or not for long enough.
+_NO_SPOT = {
+    "Interrupted": "its spot instances were taken away",
+    "MaxWaitTimeExceeded": "there were no spot instances for it",
+}
 _LAST_LINES = 15
 
 
@@ -86,18 +91,20 @@ class JobFailed(Failure):
     """A remote job that did not complete, with the last lines of its log.
 
     It may be retried unless it was stopped, or SageMaker says that its caller or its program is to
-    blame.
+    blame. A job that found no spot instances was not stopped by anybody.
     """
 
-    def __init__(self, name: str, status: str, reason: str, last_lines: Iterable[str]) -> None:
+    def __init__(
+        self, name: str, status: str, reason: str, last_lines: Iterable[str], no_spot: bool = False
+    ) -> None:
         lines = "\n".join([*last_lines][-_LAST_LINES:])
         super().__init__(
             f"{name} ended as {status}: {reason or 'no reason given'}",
             metadata={"job": name, "log": MetadataValue.md(f"```\n{lines}\n```")},
-            allow_retries=status == "Failed" and not _CALLERS_FAULT.search(reason),
+            allow_retries=no_spot or (status == "Failed" and not _CALLERS_FAULT.search(reason)),
         )
         self.reason = reason
-        self.stopped = status == "Stopped"
+        self.stopped = status == "Stopped" and not no_spot
 
 
 class Remote:
@@ -291,10 +298,11 @@ class RemoteJob(Remote):
             if status == "Completed":
                 return description
             if status in ("Failed", "Stopped"):
-                reason = description.get("FailureReason", "")
+                no_spot = _NO_SPOT.get(description.get("SecondaryStatus", ""), "")
+                reason = description.get("FailureReason", no_spot)
                 if overdue:
                     reason = f"it ran longer than max_runtime_seconds ({max_runtime_seconds:g})"
-                raise JobFailed(self.name, status, reason, last_lines)
+                raise JobFailed(self.name, status, reason, last_lines, no_spot=bool(no_spot))
             if not overdue and max_runtime_seconds is not None:
                 age = time.time() - description["CreationTime"].timestamp()
                 if overdue := age > max_runtime_seconds:

@@ -161,7 +161,20 @@ class SageMaker(ConfigurableResource[Any]):
 
     @contextmanager
     def tuning_job(self, tuning: Tuning, run: Run) -> Iterator[RemoteJob]:
-        """Start or find a tuning job; a run cancelled within the ``with`` block stops it."""
+        """Start or find a tuning job; a run cancelled within the ``with`` block stops it.
+
+        Raises
+        ------
+        Failure
+            If it would run more training jobs at once than the deployment allows.
+        """
+        if tuning.max_parallel_jobs > self.training.max_parallel_jobs:
+            raise Failure(
+                f"Expected max_parallel_jobs to be at most {self.training.max_parallel_jobs}, as "
+                "training.max_parallel_jobs of the SageMaker settings says, got "
+                f"{tuning.max_parallel_jobs}.",
+                allow_retries=False,
+            )
 
         def request() -> Request:
             return self.requests().tuning(self.training, tuning, run)

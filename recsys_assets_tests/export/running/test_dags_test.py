@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("airflow")]
 SMALL = {
     "raw_ratings": {"generated_rows": 4_000},
     "filtered_ratings": {"min_ratings_per_customer": 2, "min_ratings_per_video": 2},
-    "model_training": {"hyperparameters": {"epochs": 2, "num_factors": 8}},
+    "model_training": {"hyperparameters": {"epochs": 2, "num_factors": 8}, "select": "new"},
 }
 
 

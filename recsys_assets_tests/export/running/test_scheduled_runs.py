@@ -48,6 +48,7 @@ def config(mode: str, **hyperparameters: Any) -> dict[str, Any]:
         "filtered_ratings": FILTER,
         "model_training": {
             "mode": mode,
+            "select": "new",
             "hyperparameters": {**HYPERPARAMETERS, **hyperparameters},
             "tuning": {"max_jobs": 2},
         },

@@ -272,3 +272,34 @@ def test_a_job_that_sagemaker_refuses_to_create_is_a_failure_with_its_reason(
         pass
     assert caught.value.allow_retries is retried
     assert len(proxy.seen("CreateTrainingJob")) == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "retried"),
+    [
+        ("Interrupted", "its spot instances were taken away", True),
+        ("MaxWaitTimeExceeded", "there were no spot instances for it", True),
+        ("MaxRuntimeExceeded", "no reason given", False),
+        ("Stopped", "no reason given", False),
+    ],
+)
+def test_a_job_that_found_no_spot_instances_may_be_tried_again_and_one_that_was_stopped_not(
+    proxied: SageMaker,
+    proxy: Proxy,
+    training: Callable[..., Training],
+    how: str,
+    said: str,
+    retried: bool,
+) -> None:
+    def ended(call: Call, forward: Forward) -> Answer:
+        content = json.loads(forward().body)
+        content |= {"TrainingJobStatus": "Stopped", "SecondaryStatus": how}
+        return Answer(200, (), json.dumps(content).encode())
+
+    run = Run("x", "ffffffff", "fm_model")
+    with proxied.training_job(training(), run) as job:
+        job.follow()
+    proxy.inject(ended, "DescribeTrainingJob")
+    with pytest.raises(JobFailed, match=f"ended as Stopped: {said}") as caught:
+        job.follow()
+    assert (caught.value.allow_retries, caught.value.stopped) == (retried, not retried)

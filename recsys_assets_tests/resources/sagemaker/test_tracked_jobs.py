@@ -1,76 +1,16 @@
-"""What a step shows of its job while and after it runs, and which failures it tries again."""
+"""What a step shows of its job while and after it runs."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from dagster import (
-    AssetExecutionContext,
-    DagsterExecutionInterruptedError,
-    DagsterInstance,
-    asset,
-    materialize,
-)
+from dagster import AssetExecutionContext, DagsterInstance, Failure, asset, materialize
 
 from recsys_assets.resources import tracked_jobs
-from recsys_assets.resources.sagemaker import (
-    JobFailed,
-    Range,
-    Run,
-    SageMaker,
-    Training,
-    Tuning,
-    configured_sagemaker,
-)
+from recsys_assets.resources.sagemaker import JobFailed, Range, Run, SageMaker, Training, Tuning
 from recsys_assets.resources.tracking import MlflowTracking
-
-SAGEMAKER = configured_sagemaker(
-    None, aws={"local": True}, role_arn="arn:aws:iam::123456789012:role/recsys"
-)
-
-
-@pytest.fixture
-def execute(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], tuple[int, Any]]:
-    """Return what executes a step whose job always fails with an error.
-
-    It tells how often the step was tried, and what Dagster keeps of its failure.
-    """
-    monkeypatch.setattr(tracked_jobs, "_FIRST_RETRY_SECONDS", 0)
-
-    def executed(error: BaseException) -> tuple[int, Any]:
-        tries = []
-
-        @asset
-        def model(context: AssetExecutionContext) -> None:
-            with tracked_jobs.retried(context, SAGEMAKER):
-                tries.append(context.retry_number)
-                raise error
-
-        with DagsterInstance.ephemeral() as instance:
-            run = materialize([model], instance=instance, raise_on_error=False)
-            (failed,) = run.filter_events(lambda event: event.is_step_failure)
-        return len(tries), failed.step_failure_data
-
-    return executed
-
-
-@pytest.mark.parametrize(
-    ("reason", "tries"), [("InternalServerError: try again", 3), ("AlgorithmError: no", 1)]
-)
-def test_a_failed_job_is_tried_again_unless_the_fault_is_its_callers(
-    execute: Any, reason: str, tries: int
-) -> None:
-    tried, failure = execute(JobFailed("job", "Failed", reason, ["the last line"]))
-    assert tried == tries
-    shown = failure.user_failure_data
-    assert shown.description == f"job ended as Failed: {reason}"
-    assert "the last line" in shown.metadata["log"].value
-
-
-def test_a_step_that_was_cancelled_is_not_tried_again(execute: Any) -> None:
-    assert execute(DagsterExecutionInterruptedError())[0] == 1
-
+from recsys_assets_tests.proxy import Proxy
 
 Follow = Callable[[AssetExecutionContext], tracked_jobs.Trained]
 
@@ -154,3 +94,21 @@ def test_a_search_that_fails_tells_why_its_training_jobs_did(
         Followed(lambda context: tracked_jobs.tune(sagemaker, tracking, tuning, run, context))
     assert caught.value.allow_retries is False
     assert "num_factors" in str(caught.value.metadata["log"].value)
+
+
+def test_a_search_that_would_run_more_jobs_at_once_than_is_allowed_is_never_asked_for(
+    proxied: SageMaker, proxy: Proxy, training: Callable[..., Training]
+) -> None:
+    allowed = proxied.training.max_parallel_jobs
+    run = Run("run", "eeeeeeee", "tuned_model")
+    tuning = replace(search(training()), max_jobs=10, max_parallel_jobs=allowed + 1)
+    with (
+        pytest.raises(Failure, match=f"at most {allowed}, .* got {allowed + 1}") as caught,
+        proxied.tuning_job(tuning, run),
+    ):
+        pass
+    assert caught.value.allow_retries is False
+    assert proxy.seen("CreateHyperParameterTuningJob") == []
+    with proxied.tuning_job(replace(tuning, max_parallel_jobs=allowed), run) as job:
+        job.stop()
+    assert len(proxy.seen("CreateHyperParameterTuningJob")) == 1
