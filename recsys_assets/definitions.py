@@ -21,6 +21,7 @@ from recsys_assets.automation.config import AutomationConfig
 from recsys_assets.automation.freshness import with_freshness
 from recsys_assets.automation.new_ratings import INGEST_JOB, new_ratings_sensor
 from recsys_assets.automation.notifications import notification_sensors
+from recsys_assets.automation.retention import retention_job, retention_schedule
 from recsys_assets.automation.schedules import training_schedules
 from recsys_assets.io_managers import (
     DocumentIOManager,
@@ -64,27 +65,24 @@ def build_defs(
         selection=AssetSelection.all() - _SERVING - AssetSelection.assets("raw_ratings"),
         description="From the ratings that have been ingested to recommendations.",
     )
+    assets = [
+        ratings.raw_ratings,
+        ratings.filtered_ratings,
+        features.sparse_matrix,
+        features.protobuf_train,
+        features.protobuf_validate,
+        features.protobuf_test,
+        models.model_training,
+        predictions.batch_predictions,
+        predictions.model_evaluation,
+        predictions.recommendations,
+        serving.registered_model,
+        serving.endpoint,
+    ]
+    names = [key.to_user_string() for definition in assets for key in definition.keys]
+    retention = retention_job(names, automation.retention)
     return Definitions(
-        assets=with_conditions(
-            with_freshness(
-                [
-                    ratings.raw_ratings,
-                    ratings.filtered_ratings,
-                    features.sparse_matrix,
-                    features.protobuf_train,
-                    features.protobuf_validate,
-                    features.protobuf_test,
-                    models.model_training,
-                    predictions.batch_predictions,
-                    predictions.model_evaluation,
-                    predictions.recommendations,
-                    serving.registered_model,
-                    serving.endpoint,
-                ],
-                automation.freshness,
-            ),
-            automation.training,
-        ),
+        assets=with_conditions(with_freshness(assets, automation.freshness), automation.training),
         asset_checks=[
             checks.raw_ratings_checks,
             checks.filtered_ratings_checks,
@@ -107,12 +105,16 @@ def build_defs(
                 description="Ingest what has arrived in the landing.",
             ),
             retraining,
+            retention,
             serving.stop_serving,
         ],
-        schedules=training_schedules(automation.schedules, retraining),
+        schedules=[
+            *training_schedules(automation.schedules, retraining),
+            retention_schedule(automation.schedules, retention),
+        ],
         sensors=[
             new_ratings_sensor(automation),
-            automation_sensor(),
+            automation_sensor(automation.landing.interval_seconds),
             *notification_sensors(automation.notifications),
         ],
         resources={**build_resources(settings), **(resource_overrides or {})},

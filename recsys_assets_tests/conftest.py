@@ -64,6 +64,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
         patch.setenv("RECSYS_DAGSTER_STORAGE", str(state / "dagster"))
         patch.setenv("RECSYS_DAGSTER_LOGS", str(state / "dagster" / "logs"))
         patch.setenv("DAGSTER_HOME", str(PROJECT))
+        patch.setenv("DAGSTER_DISABLE_TELEMETRY", "yes")  # instances in memory do not ask its file
         (state / "dagster" / "logs").mkdir(parents=True)
         found = Settings.from_environment()
         start_services(found)

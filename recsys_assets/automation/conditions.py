@@ -77,11 +77,12 @@ def with_conditions(
     return [*map_asset_specs(with_condition, assets)]
 
 
-def automation_sensor() -> AutomationConditionSensorDefinition:
+def automation_sensor(interval_seconds: int) -> AutomationConditionSensorDefinition:
     """Return the sensor that evaluates the conditions and requests what they ask for."""
     return AutomationConditionSensorDefinition(
         "automation",
         target=AssetSelection.all(),
+        minimum_interval_seconds=interval_seconds,
         default_status=DefaultSensorStatus.RUNNING,
         use_user_code_server=True,  # the daemon itself knows Dagster's own conditions only
         description="Makes what new ratings and new models ask for.",
@@ -244,7 +245,7 @@ class _Untried(_Condition):
         ]
         latest = max(deps, key=lambda dep: dep.storage_id)
         # A run that has made both was planned before it made either.
-        if planned.storage_id < latest.storage_id and planned.run_id != latest.run_id:
+        if planned.storage_id < latest.storage_id:
             return True
         return context.evaluation_time - _ended(instance, planned.run_id) >= _TRY_AGAIN
 

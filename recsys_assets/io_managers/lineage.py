@@ -12,7 +12,7 @@ current.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from weakref import WeakKeyDictionary
 
-from dagster import AssetKey
+from dagster import AssetKey, DagsterInstance, DagsterRun
 from dagster._core.definitions.assets.definition.assets_definition import ASSET_SUBSET_INPUT_PREFIX
 from dagster._core.execution.context.system import StepExecutionContext
 
@@ -29,11 +29,15 @@ def run_lineage(context: StepExecutionContext) -> list[str]:
     A run that is retried from failure reads what its forerunners made, not what another run has
     made current in the meantime.
     """
-    run = context.dagster_run
+    return lineage_of(context.dagster_run, context.instance)
+
+
+def lineage_of(run: DagsterRun, instance: DagsterInstance) -> list[str]:
+    """Return the ids of a run and of those that it retries, the latest first."""
     lineage = [run.run_id]
     while run.parent_run_id:
         lineage.append(run.parent_run_id)
-        parent = context.instance.get_run_by_id(run.parent_run_id)
+        parent = instance.get_run_by_id(run.parent_run_id)
         if parent is None:
             break
         run = parent

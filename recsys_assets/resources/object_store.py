@@ -27,6 +27,9 @@ from pydantic import Field, PrivateAttr
 
 from recsys_assets.resources.aws import AwsClients
 
+_DELETED_AT_ONCE = 1000  # S3's limit
+_HEADS = "heads"
+
 
 class MissingObjectError(Failure):
     """An object that is not there or not readable; trying again would not help."""
@@ -91,6 +94,15 @@ class Version:
     def to_json(self) -> str:
         """Write a manifest."""
         return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """Any object of an asset: its name below the asset, its size and when it was written."""
+
+    name: str
+    bytes: int
+    written: dt.datetime
 
 
 @dataclass(frozen=True)
@@ -194,6 +206,11 @@ class ObjectStore(ConfigurableResource[Any]):
         version = Version.from_json(str(answer["Body"].read(), "utf-8"))
         return Head(name, version, answer["ETag"])
 
+    def committed(self, asset: str) -> list[Version]:
+        """Return the versions that the heads of an asset name."""
+        uris = self.list(self.uri(asset, _HEADS) + "/")
+        return [Version.from_json(self.read_text(uri)) for uri in uris]
+
     def _commit(self, version: Version, head: Head) -> None:
         condition = {"IfMatch": head.etag} if head.etag else {"IfNoneMatch": "*"}
         key = self._head_key(version.asset, head.name)
@@ -245,6 +262,36 @@ class ObjectStore(ConfigurableResource[Any]):
             version = Version.from_json(str(answer["Body"].read(), "utf-8"))
             found.append((answer["LastModified"], version))
         return sorted(found, key=lambda item: (item[0], item[1].run_id), reverse=True)
+
+    def objects(self, asset: str) -> Iterator[StoredObject]:
+        """Yield all objects of an asset, in the order of their names."""
+        prefix = self._key(asset) + "/"
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix
+        )
+        for page in pages:
+            for item in page.get("Contents", []):
+                name = item["Key"].removeprefix(prefix)
+                yield StoredObject(name, item["Size"], item["LastModified"])
+
+    def delete(self, asset: str, names: Sequence[str]) -> None:
+        """Delete objects of an asset, in their order, as many at a time as S3 allows.
+
+        Raises
+        ------
+        Failure
+            If one cannot be deleted; it says which and why.
+        """
+        for first in range(0, len(names), _DELETED_AT_ONCE):
+            keys = [self._key(asset, name) for name in names[first : first + _DELETED_AT_ONCE]]
+            answer = self.client.delete_objects(
+                Bucket=self.bucket,
+                Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
+            )
+            for error in answer.get("Errors", []):
+                raise Failure(
+                    f"Cannot delete s3://{self.bucket}/{error['Key']}: {error['Message']}."
+                )
 
     def find(self, asset: str, run_ids: Sequence[str] = ()) -> Version | None:
         """Return the version that the first of `run_ids` made, else the current one, else None."""
@@ -385,7 +432,7 @@ class ObjectStore(ConfigurableResource[Any]):
         return code == "NoSuchKey" or (code == "AccessDenied" and uri not in self.list(uri))
 
     def _head_key(self, asset: str, name: str) -> str:
-        return self._key(asset, "heads", f"{name}.json")
+        return self._key(asset, _HEADS, f"{name}.json")
 
     def _require_bucket(self) -> None:
         if not self.bucket:

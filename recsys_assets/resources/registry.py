@@ -1,7 +1,7 @@
 """MLflow's model registry.
 
-What belongs here: putting a model into it, once. What does not: which models are worth it, and the
-runs that made them (``tracking.py``).
+What belongs here: putting a model into it, once, and what is in it. What does not: which models are
+worth it, and the runs that made them (``tracking.py``).
 """
 
 from collections.abc import Mapping
@@ -42,3 +42,15 @@ def register_model(
     for key, value in tags.items():
         client.set_model_version_tag(name, version, key, value)
     return version
+
+
+def registered_artefacts(client: "MlflowClient") -> set[str]:
+    """Return the URIs of the artefacts of all versions of all registered models."""
+    sources: set[str] = set()
+    token = None
+    while True:
+        page = client.search_model_versions(page_token=token)
+        sources |= {version.source for version in page if version.source}
+        token = page.token
+        if not token:
+            return sources

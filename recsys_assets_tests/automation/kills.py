@@ -9,6 +9,7 @@ as it should be.
 """
 
 import itertools
+import logging
 import random
 import signal
 import sys
@@ -21,17 +22,17 @@ from typing import Any
 
 import click
 from botocore.exceptions import BotoCoreError, ClientError
-from dagster import DagsterInstance, RunsFilter
+from dagster import DagsterEventType, DagsterInstance, RunsFilter
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import RETRY_NUMBER_TAG
 
 from recsys_assets.definitions import build_resources
 from recsys_assets.domain.ratings.ledger import State
 from recsys_assets.resources.landing import read_ledger
-from recsys_assets.services.clients import isolated_session
 from recsys_assets.settings import Settings
 from recsys_assets_tests.automation.deployment import SERVERS, Deployment
 from recsys_assets_tests.automation.postgres import postgres_programs, running_postgres
+from recsys_assets_tests.main_job.command import client
 from recsys_assets_tests.main_job.in_process import platform
 
 WORKER, STORE = "run worker", "object store"
@@ -49,7 +50,8 @@ _AUTOMATION = {
     },
     "training": {"new_share": 0.5, "min_hours_between": 0.05},
 }
-_CUSTOMERS, _VIDEOS = 150, 60
+_CUSTOMERS, _VIDEOS = 700, 150
+_ROWS, _ROWS_AT_FIRST = 500, 3_000
 _SECONDS_BETWEEN_CHANGES = 12.0
 _QUIET_SECONDS = 45.0
 _LONGEST_UNTIL_QUIET = 2400.0
@@ -67,14 +69,13 @@ class Landing:
     """Whoever writes the files: they know nothing of the platform."""
 
     def __init__(self, deployment: Deployment, chance: random.Random) -> None:
-        services = deployment.services
-        session = isolated_session(
-            services.access_key_id, services.secret_access_key, services.region
-        )
-        self._client = session.client("s3", endpoint_url=services.s3_url)
-        self._bucket = services.bucket
+        self._client = client(deployment.state, "s3")
+        self._bucket = deployment.services.bucket
         self._chance = chance
         self._numbers = itertools.count(1)
+        # Each pair once, or else the checks on raw_ratings would rightly stop what follows.
+        pairs = chance.sample(range(_CUSTOMERS * _VIDEOS), _CUSTOMERS * _VIDEOS)
+        self._pairs = iter(pairs)
         self.there: dict[str, Landed] = {}
         self.changes: Counter[str] = Counter()
 
@@ -90,7 +91,7 @@ class Landing:
             self._persist("delete_object", Key=key)
             del self.there[key]
         else:
-            rows = self._chance.randint(200, 600)
+            rows = _ROWS_AT_FIRST if len(known) < 3 else self._chance.randint(1, 2 * _ROWS)
             answer = self._persist("put_object", Key=key, Body=self._ratings(rows))
             self.there[key] = Landed(answer["ETag"].strip('"'), rows)
         self.changes[what] += 1
@@ -101,11 +102,10 @@ class Landing:
         return {item["Key"]: item["ETag"].strip('"') for item in found}
 
     def _ratings(self, rows: int) -> bytes:
-        lines = ["customer_id,video_id,rating"]
-        for _ in range(rows):
-            customer = int(self._chance.paretovariate(1.2)) % _CUSTOMERS
-            video = self._chance.randrange(_VIDEOS)
-            lines.append(f"c{customer},v{video},{self._chance.randint(1, 5)}")
+        lines = ["customer_id,video_id,rating,title"]
+        for pair in itertools.islice(self._pairs, rows):
+            customer, video = divmod(pair, _VIDEOS)
+            lines.append(f"c{customer},v{video},{self._chance.randint(1, 5)},Title {video}")
         return "\n".join(lines).encode() + b"\n"
 
     def _persist(self, action: str, **request: Any) -> Any:
@@ -205,10 +205,7 @@ def disturb(deployment: Deployment, kills: int, seconds: float, chance: random.R
             wrong = [str(error)]
         else:
             wrong = faults(settings, landing)
-        wrong += [
-            f"run {run.run_id} of {run.job_name} is {run.status.value}"
-            for run in instance.get_runs(RunsFilter(statuses=list(NOT_FINISHED_STATUSES)))
-        ]
+        wrong += faults_of_runs(deployment, instance)
         count(instance)
     return wrong
 
@@ -270,11 +267,27 @@ def faults(settings: Settings, landing: Landing) -> list[str]:
     raw = store.find("raw_ratings")
     if raw.row_count != rows:
         wrong.append(f"expected {rows} rows in raw_ratings, got {raw.row_count}")
+    logging.disable(logging.WARNING)  # of Dagster: every event of the run in this process
     filtered = store.find("filtered_ratings").content_hash
     undisturbed = filtered_undisturbed(settings)
     say(f"filtered_ratings: {filtered}\n     undisturbed: {undisturbed}")
     if filtered != undisturbed:
         wrong.append("filtered_ratings is not what an undisturbed run makes")
+    return wrong
+
+
+def faults_of_runs(deployment: Deployment, instance: DagsterInstance) -> list[str]:
+    """Say which runs have not ended or were executed twice, and what goes on without them."""
+    wrong = []
+    for run in instance.get_runs():
+        starts = len(instance.all_logs(run.run_id, of_type=DagsterEventType.RUN_START))
+        if not run.is_finished:
+            wrong.append(f"run {run.run_id} of {run.job_name} is {run.status.value}")
+        if starts > 1:
+            wrong.append(f"run {run.run_id} of {run.job_name} was started {starts} times")
+    wrong += [f"process {worker.pid} outlives its run" for worker in deployment.workers()]
+    jobs = client(deployment.state, "sagemaker").list_training_jobs(StatusEquals="InProgress")
+    wrong += [f"{job['TrainingJobName']} is at work" for job in jobs["TrainingJobSummaries"]]
     return wrong
 
 

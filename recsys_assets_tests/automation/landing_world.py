@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from email.utils import format_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +32,8 @@ from dagster import (
     DagsterRun,
     DagsterRunStatus,
     Definitions,
+    IOManagerDefinition,
+    ResourceDefinition,
     RunRequest,
     RunsFilter,
     SensorResult,
@@ -62,6 +64,9 @@ from recsys_assets_tests.sagemaker_local.endpoint import (
 )
 
 RUN_KEY_TAG = "dagster/run_key"
+_HIDDEN_SECONDS = (
+    2  # those of messages that nobody knows to have been taken, for the answer got lost
+)
 HOUR = 3600.0
 
 Send = Callable[[], AWSResponse]
@@ -119,6 +124,7 @@ class Calls:
 
     def __init__(self) -> None:
         self.made: list[str] = []
+        self.receipts: list[str] = []
         self.killed = False
         self._plan: dict[int, Fault] = {}
         self._always: Fault | None = None
@@ -142,6 +148,8 @@ class Calls:
         session = client._endpoint.http_session
 
         def before_send(request: Any, event_name: str, **_: Any) -> AWSResponse | None:
+            if self.killed:
+                raise KilledError
             number = len(self.made)
             self.made.append(event_name.rpartition(".")[2])
             fault = self._plan.get(number, self._always)
@@ -151,7 +159,11 @@ class Calls:
                 self.killed = True
                 raise
 
+        def received(parsed: Mapping[str, Any], **_: Any) -> None:
+            self.receipts += [each["ReceiptHandle"] for each in parsed.get("Messages", [])]
+
         client.meta.events.register("before-send", before_send)
+        client.meta.events.register("after-call.sqs.ReceiveMessage", received)
 
 
 _CALLS = Calls()
@@ -225,12 +237,15 @@ class Writer:
     def put(self, name: str, body: bytes) -> Put:
         key = self._prefix + name
         answer = self._s3.put_object(Bucket=self._bucket, Key=key, Body=body)
-        found = self._s3.head_object(Bucket=self._bucket, Key=key)
+        moment = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        if "VersionId" not in answer:  # by which it is known, else by this
+            found = self._s3.head_object(Bucket=self._bucket, Key=key)
+            moment = found["LastModified"].astimezone(dt.UTC)
         put = Put(
             key,
             body,
             answer["ETag"].strip('"'),
-            found["LastModified"].astimezone(dt.UTC),
+            moment,
             answer.get("VersionId"),
             self._next_sequencer(),
         )
@@ -263,8 +278,7 @@ class Queue:
         self._sqs = aws_client("sqs", url)
         self._rng = rng
         self._waiting: list[dict[str, Any]] = []
-        # Whoever has not deleted a message gets it again at once.
-        attributes = {"VisibilityTimeout": "0"}
+        attributes = {"VisibilityTimeout": str(_HIDDEN_SECONDS)}
         name = f"landing-{rng.getrandbits(64):x}"
         self.url: str = self._sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
 
@@ -294,15 +308,23 @@ class Queue:
     def send(self, body: str) -> None:
         self._sqs.send_message(QueueUrl=self.url, MessageBody=body)
 
-    def bodies(self) -> list[str]:
-        """Return what is in the queue."""
-        found: dict[str, str] = {}
-        while True:
-            answer = self._sqs.receive_message(QueueUrl=self.url, MaxNumberOfMessages=10)
-            fresh = {each["MessageId"]: each["Body"] for each in answer.get("Messages", [])}
-            if fresh.keys() <= found.keys():
-                return [*found.values()]
-            found |= fresh
+    def expire(self, share: float = 1.0) -> None:
+        """Let the time pass after which a share of the messages taken are handed out again."""
+        taken, _CALLS.receipts = _CALLS.receipts, []
+        for receipt in taken:
+            if self._rng.random() < share:
+                with contextlib.suppress(self._sqs.exceptions.ClientError):  # deleted
+                    self._sqs.change_message_visibility(
+                        QueueUrl=self.url, ReceiptHandle=receipt, VisibilityTimeout=0
+                    )
+            else:
+                _CALLS.receipts.append(receipt)
+
+    def size(self) -> int:
+        """Return how many messages there are, taken or not."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        answer = self._sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)
+        return sum(map(int, answer["Attributes"].values()))
 
     def _form(self, event: Mapping[str, Any]) -> str:
         form = self._rng.choice((notification, notification, event_bridge))
@@ -405,13 +427,17 @@ class World:
             assets=[raw_ratings],
             jobs=[define_asset_job(INGEST_JOB, selection=[raw_ratings])],
             resources={
-                "store": self.store,
-                "landing": self.landing,
-                "raw_ratings_io_manager": self.io_manager,
+                **self.resources(),
+                "raw_ratings_io_manager": IOManagerDefinition.hardcoded_io_manager(self.io_manager),
             },
             executor=in_process_executor,
             loggers={},
         ).resolve_job_def(INGEST_JOB)
+
+    def resources(self) -> dict[str, ResourceDefinition]:
+        """Return resources that are not made anew for each use, which takes Dagster long."""
+        made = {"store": self.store, "landing": self.landing}
+        return {key: ResourceDefinition.hardcoded_resource(each) for key, each in made.items()}
 
     @property
     def ledger(self) -> Ledger:
@@ -449,11 +475,9 @@ class Daemon:
 
     def evaluate(self) -> SensorResult:
         """Evaluate the sensor, and remember what it wants."""
-        resources = {"store": self.world.store, "landing": self.world.landing}
-        with build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources=resources
-        ) as context:
-            result: SensorResult = self.world.sensor(context)
+        resources = self.world.resources()
+        context = build_sensor_context(self.instance, self.cursor, resources=resources)
+        result: SensorResult = self.world.sensor(context)
         self.requested = [*(result.run_requests or [])]
         self._cursor_of_tick = result.cursor
         return result

@@ -84,7 +84,7 @@ class Platform:
         self.defs = Definitions(
             assets=with_conditions(assets, config),
             asset_checks=[self._check("raw_ratings"), self._check("filtered_ratings")],
-            sensors=[automation_sensor()],
+            sensors=[automation_sensor(30)],
         )
 
     def _asset(self, name: str, deps: list[str]) -> Any:

@@ -49,6 +49,7 @@ from recsys_assets.resources.notifications import (
     Webhook,
 )
 from recsys_assets.settings import SettingsError
+from recsys_assets_tests.automation.postgres import postgres_programs, running_postgres
 from recsys_assets_tests.automation.receivers import SECRET, Receiver, Sns
 from recsys_assets_tests.contract.environments import NoInterpreterError
 from recsys_assets_tests.sagemaker_local.endpoint import aws_client
@@ -122,9 +123,29 @@ def receiver() -> Iterator[Receiver]:
     running.stop()
 
 
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[DagsterInstance]:
-    settings = {"run_retries": RUN_RETRIES, "telemetry": {"enabled": False}}
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    programs = postgres_programs()
+    if programs is None:
+        pytest.skip("needs Debian's PostgreSQL in /usr/lib/postgresql")
+    with running_postgres(programs) as url:
+        yield url
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("sqlite", marks=pytest.mark.xdist_group("notifications")),
+        pytest.param(
+            "postgres",
+            marks=[pytest.mark.slow, pytest.mark.xdist_group("notifications_postgres")],
+        ),
+    ]
+)
+def instance(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[DagsterInstance]:
+    settings: dict[str, Any] = {"run_retries": RUN_RETRIES, "telemetry": {"enabled": False}}
+    if request.param == "postgres":
+        url = request.getfixturevalue("postgres")
+        settings["storage"] = {"postgres": {"postgres_url": url}}
     with DagsterInstance.local_temp(str(tmp_path), overrides=settings) as made:
         yield made
 

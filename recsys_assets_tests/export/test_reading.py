@@ -100,6 +100,12 @@ def test_requests_refer_to_what_only_a_run_knows(ours: Graph) -> None:
         "${results.protobuf_validate.protobuf_validate.uri}",
     ]
     assert "${run.id}" in training["OutputDataConfig"]["S3OutputPath"]
+    predictions = ours.task("batch_predictions_transform").request
+    assert predictions is not None
+    # The rows that belong to the model: one that is kept has not seen the run's own matrix.
+    assert predictions["Transform"]["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"] == (
+        "${results.selected_model.selected_model.test_data}"
+    )
     deployment = ours.task("endpoint_deployment").request
     assert deployment is not None
     assert deployment["EndpointConfigName"] == "${created.endpoint_config}"
@@ -155,6 +161,15 @@ def test_every_parameter_says_what_it_is(ours: Graph) -> None:
 def test_config_that_does_not_fit_is_told(config: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read_graph(run_config={"ops": config})
+
+
+def test_the_pool_of_our_sagemaker_jobs_limits_dagsters_runs_and_is_not_exported(
+    ours: Graph,
+) -> None:
+    nodes = defs.resolve_implicit_global_asset_job_def().nodes
+    pools = {node.name: node.definition.pool for node in nodes if node.definition.pool}
+    assert pools == dict.fromkeys(("model_training", "batch_predictions"), "sagemaker")
+    assert {task.pool for task in ours.tasks} == {None}
 
 
 def test_a_diamond_is_a_diamond() -> None:

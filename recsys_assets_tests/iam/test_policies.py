@@ -38,6 +38,7 @@ ONLY_SOMETIMES = {
     "sagemaker:StopTransformJob": "a cancelled run",
     "servicequotas:ListServiceQuotas": "doctor, on AWS",
     "s3:AbortMultipartUpload": "an upload of a large file that is given up",
+    "s3:DeleteObject": "retention",
 }
 # What SageMaker itself does for a job, beside what the local endpoint does in its place.
 BY_SAGEMAKER_ITSELF = {

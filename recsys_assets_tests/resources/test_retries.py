@@ -161,6 +161,7 @@ def test_a_run_without_retries_has_none() -> None:
     tries, failure = failing_with(raising(refused(503, "SlowDown")), "disabled")
     assert tries == 1
     assert "SlowDown" in failure.error.to_string()
+    assert "RetryRequested" not in failure.error.to_string()
 
 
 def test_what_another_run_has_committed_first_is_started_from_the_next_time() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import requests
+from botocore.exceptions import BotoCoreError, ClientError
 
 from recsys_assets.resources.aws import AwsClients
 from recsys_assets.services.clients import isolated_session
@@ -99,6 +100,15 @@ def ports(state: Path) -> dict[str, int]:
     return numbers
 
 
+def answers(of: Services) -> bool:
+    try:
+        client(of, "s3").head_object(Bucket=of.bucket, Key=KEY)
+        client(of, "sagemaker").list_models()
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
 def assert_nothing_is_lost(before: Services, after: Services) -> None:
     assert (after.s3_url, after.sagemaker_url) == (before.s3_url, before.sagemaker_url)
     stored = client(after, "s3").get_object(Bucket=after.bucket, Key=KEY)["Body"].read()
@@ -167,6 +177,7 @@ def test_a_killed_service_is_started_again_while_the_other_goes_on(
     again = recorded(state)
     assert other in again.children
     assert again.alive
+    eventually(lambda: answers(again))
     assert_nothing_is_lost(running, again)
     assert services("start", state).stdout.splitlines()[0] == "already running"
 

@@ -19,6 +19,8 @@ T = TypeVar("T")
 _ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 _SECONDS = 300.0  # until a test gives up; far more than anything here takes
 
+_REPOSITORY = {"repositoryLocationName": "recsys_assets", "repositoryName": "__repository__"}
+
 _LAUNCH = """
 mutation ($params: ExecutionParams!) {
   launchRun(executionParams: $params) {
@@ -41,6 +43,28 @@ mutation ($params: ReexecutionParams!) {
 _CANCEL = """
 mutation ($run: String!) {
   terminateRun(runId: $run) { __typename ... on Error { message } }
+}
+"""
+_SENSOR = """
+query ($selector: SensorSelector!) {
+  sensorOrError(sensorSelector: $selector) { ... on Sensor { sensorState { id } } }
+}
+"""
+_TURN_ON = """
+mutation ($selector: SensorSelector!) {
+  startSensor(sensorSelector: $selector) { __typename }
+}
+"""
+_TURN_OFF = """
+mutation ($id: String!) { stopSensor(id: $id) { __typename } }
+"""
+_BACKFILL = """
+mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on Error { message }
+  }
 }
 """
 _STATUS = """
@@ -115,11 +139,7 @@ class DagsterUI:
         assets: Sequence[str] | None = None,
     ) -> str:
         """Press Launch Run, for all assets of a job or those selected; return the run's id."""
-        selector: dict[str, Any] = {
-            "repositoryLocationName": "recsys_assets",
-            "repositoryName": "__repository__",
-            "jobName": job,
-        }
+        selector: dict[str, Any] = {**_REPOSITORY, "jobName": job}
         if assets is not None:
             selector["assetSelection"] = [{"path": [name]} for name in assets]
             selector["assetCheckSelection"] = []
@@ -135,6 +155,26 @@ class DagsterUI:
         """Press Terminate."""
         answer = self._ask(_CANCEL, run=run_id)["terminateRun"]
         assert answer["__typename"] == "TerminateRunSuccess", answer
+
+    def turn_sensor(self, name: str, *, on: bool) -> None:
+        """Press the switch of a sensor."""
+        selector = {**_REPOSITORY, "sensorName": name}
+        if on:
+            answer = self._ask(_TURN_ON, selector=selector)["startSensor"]
+            assert answer["__typename"] == "Sensor", answer
+        else:
+            found = self._ask(_SENSOR, selector=selector)["sensorOrError"]["sensorState"]["id"]
+            answer = self._ask(_TURN_OFF, id=found)["stopSensor"]
+            assert answer["__typename"] == "StopSensorMutationResult", answer
+
+    def backfill(self, assets: Sequence[str]) -> str:
+        """Launch a backfill of assets; return its id."""
+        keys = [{"path": [name]} for name in assets]
+        params = {"assetSelection": keys, "allPartitions": True, "fromFailure": False}
+        answer = self._ask(_BACKFILL, params=params)["launchPartitionBackfill"]
+        assert answer["__typename"] == "LaunchBackfillSuccess", answer
+        backfill_id: str = answer["backfillId"]
+        return backfill_id
 
     def ended(self, run_id: str) -> Run:
         """Wait for a run's end and return what came of it."""

@@ -24,6 +24,7 @@ from dagster import get_dagster_logger
 from recsys_assets.resources.landing.objects import LandedObject
 
 _BATCH = 10  # SQS hands out and deletes no more at once
+_SHOWN = 500  # characters of a message that cannot be read
 _CREATED = ("ObjectCreated:", "Object Created")
 _DELETED = ("ObjectRemoved:", "LifecycleExpiration:", "Object Deleted")
 
@@ -112,8 +113,8 @@ def events_of(body: str) -> Iterator[tuple[str, LandedObject]]:
     ValueError
         If it is none of these; the message says what is wrong.
     """
-    content = json.loads(body)
     try:
+        content = json.loads(body)
         if "Records" in content:
             for record in content["Records"]:
                 yield from _notified(record)
@@ -122,9 +123,11 @@ def events_of(body: str) -> Iterator[tuple[str, LandedObject]]:
         elif content.get("source") == "aws.s3":
             yield from _bridged(content)
         elif content.get("Event") != "s3:TestEvent":
-            raise ValueError(f"expected an event notification of S3, got {body[:200]!r}")
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"expected an event notification of S3: {error!r} in {body!r}") from error
+            raise ValueError("there are neither Records nor a source")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"expected an event notification of S3, got {body[:_SHOWN]!r}: {error!r}"
+        ) from error
 
 
 def in_order(events: Iterable[LandedObject]) -> list[LandedObject]:
