@@ -16,7 +16,7 @@ from dagster import (
 )
 
 from recsys_assets.assets import checks, features, models, predictions, ratings, serving
-from recsys_assets.automation.conditions import automation_sensor, with_conditions
+from recsys_assets.automation.conditions import automation_sensors, with_conditions
 from recsys_assets.automation.config import AutomationConfig
 from recsys_assets.automation.freshness import with_freshness
 from recsys_assets.automation.new_ratings import INGEST_JOB, new_ratings_sensor
@@ -114,7 +114,7 @@ def build_defs(
         ],
         sensors=[
             new_ratings_sensor(automation),
-            automation_sensor(automation.landing.interval_seconds),
+            *automation_sensors(automation.landing.interval_seconds),
             *notification_sensors(automation.notifications),
         ],
         resources={**build_resources(settings), **(resource_overrides or {})},

@@ -1,4 +1,4 @@
-"""What follows new ratings by itself: the condition of each asset, and the sensor that asks them.
+"""What follows new ratings by itself: the condition of each asset, and the sensors that ask them.
 
 What belongs here: when an asset is made without anybody asking for it. What does not: what starts
 from outside (``new_ratings.py``, ``schedules.py``) and how anything is made.
@@ -77,16 +77,28 @@ def with_conditions(
     return [*map_asset_specs(with_condition, assets)]
 
 
-def automation_sensor(interval_seconds: int) -> AutomationConditionSensorDefinition:
-    """Return the sensor that evaluates the conditions and requests what they ask for."""
-    return AutomationConditionSensorDefinition(
-        "automation",
-        target=AssetSelection.all(),
-        minimum_interval_seconds=interval_seconds,
-        default_status=DefaultSensorStatus.RUNNING,
-        use_user_code_server=True,  # the daemon itself knows Dagster's own conditions only
-        description="Makes what new ratings and new models ask for.",
-    )
+def automation_sensors(interval_seconds: int) -> list[AutomationConditionSensorDefinition]:
+    """Return the sensors that evaluate the conditions and request what they ask for.
+
+    What one sensor requests at a look is one run. Predictions have a sensor of their own: in a run
+    with newer data they would be of a model that was made from other data.
+    """
+    predictions = AssetSelection.assets(*_PREDICTIONS)
+    targets = {
+        "automation": AssetSelection.all() - predictions,
+        "automation_of_predictions": predictions,
+    }
+    return [
+        AutomationConditionSensorDefinition(
+            name,
+            target=target,
+            minimum_interval_seconds=interval_seconds,
+            default_status=DefaultSensorStatus.RUNNING,
+            use_user_code_server=True,  # the daemon itself knows Dagster's own conditions only
+            description="Makes what new ratings and new models ask for.",
+        )
+        for name, target in targets.items()
+    ]
 
 
 def data_condition() -> AutomationCondition[AssetKey]:
@@ -129,12 +141,10 @@ def selection_condition() -> AutomationCondition[AssetKey]:
 
 def predictions_condition() -> AutomationCondition[AssetKey]:
     """Return the condition of what a model predicts: another model has been selected."""
-    of_models = AssetSelection.assets(_SELECTED, *_PREDICTIONS)
     missed = _OfAnotherModel() & ~AutomationCondition.will_be_requested()
     return _all(
         "another model is selected",
         ~AutomationCondition.in_progress(),
-        ~AutomationCondition.any_deps_in_progress().allow(of_models),
         ~AutomationCondition.any_deps_missing(),
         ~AutomationCondition.any_deps_match(missed).allow(AssetSelection.assets(*_PREDICTIONS)),
         (_OfAnotherModel() & _Untried((_SELECTED,))).with_label("made by another model"),
@@ -245,7 +255,7 @@ class _Untried(_Condition):
         ]
         latest = max(deps, key=lambda dep: dep.storage_id)
         # A run that has made both was planned before it made either.
-        if planned.storage_id < latest.storage_id:
+        if planned.storage_id < latest.storage_id and planned.run_id != latest.run_id:
             return True
         return context.evaluation_time - _ended(instance, planned.run_id) >= _TRY_AGAIN
 

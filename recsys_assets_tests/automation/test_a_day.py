@@ -19,7 +19,11 @@ import psutil
 import pytest
 import yaml
 from dagster import AssetKey, DagsterInstance, DagsterRun
-from dagster._core.execution.backfill import BulkActionStatus
+from dagster._core.execution.backfill import (
+    BULK_ACTION_TERMINAL_STATUSES,
+    BulkActionStatus,
+    PartitionBackfill,
+)
 from dagster._core.scheduler.instigation import TickStatus
 
 from recsys_assets.automation.new_ratings import INGEST_JOB
@@ -79,7 +83,7 @@ class Day:
         It is quiet when no run is at work and each sensor, but for the one that is turned off, has
         looked twice since and found nothing to do.
         """
-        sensors = {"new_ratings_sensor", "automation"} - {without}
+        sensors = {"new_ratings_sensor", "automation", "automation_of_predictions"} - {without}
         began = time.time() + SETTLED_SECONDS
 
         def quiet() -> bool:
@@ -248,12 +252,12 @@ def test_a_sensor_that_was_off_for_a_while_catches_up(day: Day, by_hand: Run) ->
 
 @pytest.mark.slow
 def test_a_backfill_makes_what_it_names_and_automation_nothing_more(day: Day, by_hand: Run) -> None:
-    assets = [*DATA, "recommendations"]
-    backfill_id = day.ui.backfill(assets)
+    backfill_id = day.ui.backfill(DATA)
 
-    def is_done() -> bool:
+    def ended() -> PartitionBackfill | None:
         backfill = day.instance.get_backfill(backfill_id)
-        return backfill is not None and backfill.status is BulkActionStatus.COMPLETED_SUCCESS
+        return backfill if backfill and backfill.status in BULK_ACTION_TERMINAL_STATUSES else None
 
-    eventually(is_done, seconds=300)
-    day.settled(assets)
+    backfill = eventually(ended, seconds=300)
+    assert backfill.status is BulkActionStatus.COMPLETED_SUCCESS, backfill.error
+    day.settled(DATA)

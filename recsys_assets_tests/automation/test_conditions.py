@@ -30,7 +30,7 @@ from dagster import (
     multi_asset,
 )
 
-from recsys_assets.automation.conditions import automation_sensor, with_conditions
+from recsys_assets.automation.conditions import automation_sensors, with_conditions
 from recsys_assets.automation.config import TrainingConfig
 from recsys_assets.definitions import build_defs
 from recsys_assets.settings import Settings
@@ -84,7 +84,7 @@ class Platform:
         self.defs = Definitions(
             assets=with_conditions(assets, config),
             asset_checks=[self._check("raw_ratings"), self._check("filtered_ratings")],
-            sensors=[automation_sensor(30)],
+            sensors=automation_sensors(30),
         )
 
     def _asset(self, name: str, deps: list[str]) -> Any:
@@ -206,7 +206,8 @@ class Platform:
         looks = []
         while asked := self.asked_for(hours):
             looks.append(asked)
-            assert self.run(*asked)
+            for sensor in (asked - PREDICTIONS, asked & PREDICTIONS):
+                assert not sensor or self.run(*sensor)
         return looks
 
 
@@ -469,4 +470,17 @@ def test_conditions_are_on_the_platforms_own_assets_and_say_what_they_are() -> N
         "selected_model": "a model will be trained",
         **dict.fromkeys(PREDICTIONS, "another model is selected"),
     }
-    assert defs.resolve_sensor_def("automation").default_status.value == "RUNNING"
+
+
+def test_no_run_of_automation_makes_both_data_and_predictions(trained: Platform) -> None:
+    trained.run(*MODEL)
+    trained.land(2_000, "second")
+    assert trained.asked_for() == DATA | PREDICTIONS
+    sensors = automation_sensors(30)
+    graph = trained.defs.resolve_asset_graph()
+    targets = [
+        {key.to_user_string() for key in sensor.asset_selection.resolve(graph)}
+        for sensor in sensors
+    ]
+    assert targets == [{*EVERYTHING, "tuned_model"} - PREDICTIONS, PREDICTIONS]
+    assert [sensor.default_status.value for sensor in sensors] == ["RUNNING", "RUNNING"]

@@ -97,6 +97,14 @@ class Entry:
     ratings_sha256: str | None = None
     rejects_sha256: str | None = None
 
+    def is_listed_as(self, etag: str, last_modified: dt.datetime | None) -> bool:
+        """Tell whether a listing that tells no version ids is of this one.
+
+        One that an event told of has the event's time, which is not the listing's.
+        """
+        is_told = self.sequencer is not None and self.version_id is None
+        return self.etag == etag and (is_told or self.last_modified == last_modified)
+
 
 class Ledger:
     """All entries of a landing. Methods that change it are told so by their names."""
@@ -176,7 +184,7 @@ class Ledger:
             return any(entry.version_id == version_id for entry in entries)
         if sequencer:
             return any(entry.sequencer == sequencer for entry in entries)
-        same = [e for e in entries if (e.etag, e.last_modified) == (etag, last_modified)]
+        same = [entry for entry in entries if entry.is_listed_as(etag, last_modified)]
         if generation is None:
             return bool(same) and same[-1] is entries[-1] and same[-1].state is State.CURRENT
         return any(entry.generation >= generation for entry in same)

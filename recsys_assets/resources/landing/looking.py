@@ -332,7 +332,4 @@ def _is_same(entry: Entry, found: LandedObject) -> bool:
     """Tell whether an entry is of this version of an object."""
     if found.version_id is not None:
         return entry.version_id == found.version_id
-    # What an event told of has the event's time.
-    return entry.etag == found.etag and (
-        entry.last_modified == found.last_modified or entry.sequencer is not None
-    )
+    return entry.is_listed_as(found.etag, found.last_modified)
