@@ -19,13 +19,15 @@ from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-_TARGETS = {"SageMaker": "sagemaker", "Logs_20140328": "logs"}
+_TARGETS = {"AmazonSQS": "sqs", "SageMaker": "sagemaker", "Logs_20140328": "logs"}
 _CREDENTIAL = re.compile(r"Credential=[^/]+/[^/]+/[^/]+/([\w-]+)/")
 
 # Of each action of S3: method, whether a key is named, and what its query or headers must have.
 _S3_ACTIONS = (
     ("GET", False, "list-type", "ListObjectsV2"),
     ("GET", False, "location", "GetBucketLocation"),
+    ("GET", False, "versioning", "GetBucketVersioning"),
+    ("GET", False, "versions", "ListObjectVersions"),
     ("GET", False, "", "ListObjects"),
     ("HEAD", False, "", "HeadBucket"),
     ("PUT", False, "", "CreateBucket"),

@@ -18,13 +18,24 @@ _S3_PERMISSIONS = {
     "AbortMultipartUpload": "s3:AbortMultipartUpload",
     "CompleteMultipartUpload": "s3:PutObject",
     "CreateMultipartUpload": "s3:PutObject",
+    "GetBucketVersioning": "s3:GetBucketVersioning",
     "GetObject": "s3:GetObject",
     "HeadBucket": "s3:ListBucket",
     "HeadObject": "s3:GetObject",
+    "ListObjectVersions": "s3:ListBucketVersions",
     "ListObjectsV2": "s3:ListBucket",
     "PutObject": "s3:PutObject",
     "UploadPart": "s3:PutObject",
 }
+LANDING_ACTIONS = {
+    "s3:GetBucketVersioning",
+    "s3:GetObjectVersion",
+    "s3:ListBucketVersions",
+    "sqs:DeleteMessage",
+    "sqs:ReceiveMessage",
+}
+"""What nothing but the landing needs."""
+
 _FREE = {"sts:GetCallerIdentity"}
 _RESOURCE_TYPES = {
     "EndpointName": "endpoint",
@@ -59,6 +70,10 @@ def permissions_for(call: Call, role_arn: str) -> list[Permission]:
                 f":log-stream:{call.content.get('logStreamName', '')}",
             )
         ]
+    if call.service == "sqs":
+        queue = call.content["QueueUrl"].rpartition("/")[2]
+        action = call.action.removesuffix("Batch")
+        return [Permission(f"sqs:{action}", f"arn:aws:sqs:{REGION}:{ACCOUNT}:{queue}")]
     if call.service == "sagemaker":
         return _sagemaker_permissions(call, role_arn)
     return [Permission(f"{call.service}:{call.action}", "*")]
@@ -97,10 +112,13 @@ def _holds(operator: str, key: str, wanted: list[str], context: Mapping[str, str
 def _s3_permission(call: Call) -> Permission:
     place, _, query = call.path.partition("?")
     action = _S3_PERMISSIONS[call.action]
-    if action == "s3:ListBucket":
-        prefix = dict(urllib.parse.parse_qsl(query, keep_blank_values=True)).get("prefix")
+    asked = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+    if "/" not in place.strip("/"):
+        prefix = asked.get("prefix")
         context = () if prefix is None else (("s3:prefix", prefix),)
         return Permission(action, f"arn:aws:s3:::{place.strip('/')}", context)
+    if action == "s3:GetObject" and "versionId" in asked:
+        action = "s3:GetObjectVersion"
     return Permission(action, f"arn:aws:s3:::{urllib.parse.unquote(place.lstrip('/'))}")
 
 

@@ -15,6 +15,7 @@ from recsys_assets.iam import POLICIES, policy
 from recsys_assets.settings import LOCAL_ROLE_ARN, Settings, SettingsError
 from recsys_assets_tests.conftest import PROJECT
 from recsys_assets_tests.iam.evaluation import (
+    LANDING_ACTIONS,
     Permission,
     allowed_by,
     as_list,
@@ -39,6 +40,7 @@ ONLY_SOMETIMES = {
     "servicequotas:ListServiceQuotas": "doctor, on AWS",
     "s3:AbortMultipartUpload": "an upload of a large file that is given up",
     "s3:DeleteObject": "retention",
+    **dict.fromkeys(LANDING_ACTIONS, "a look at the landing, which test_landing_policy.py has"),
 }
 # What SageMaker itself does for a job, beside what the local endpoint does in its place.
 BY_SAGEMAKER_ITSELF = {
