@@ -143,8 +143,7 @@ def test_bad_lines_and_unreadable_files_are_put_aside_and_cost_no_good_row(world
     assert world.videos() == {"v1": 1}
     raw = world.raw()
     rejects = duckdb.sql(
-        f"SELECT parse_filename(file), reason FROM read_parquet('{raw.rejects}') "
-        "ORDER BY ALL"
+        f"SELECT parse_filename(file), reason FROM read_parquet('{raw.rejects}') ORDER BY ALL"
     ).fetchall()
     assert rejects == [
         ("bad.csv", "empty rating"),
