@@ -9,6 +9,7 @@ shows the parts of each condition by their labels.
 """
 
 import datetime as dt
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from dagster import (
     AutomationConditionSensorDefinition,
     AutomationContext,
     AutomationResult,
+    BetaWarning,
     DagsterInstance,
     DefaultSensorStatus,
     EventLogRecord,
@@ -88,17 +90,20 @@ def automation_sensors(interval_seconds: int) -> list[AutomationConditionSensorD
         "automation": AssetSelection.all() - predictions,
         "automation_of_predictions": predictions,
     }
-    return [
-        AutomationConditionSensorDefinition(
-            name,
-            target=target,
-            minimum_interval_seconds=interval_seconds,
-            default_status=DefaultSensorStatus.RUNNING,
-            use_user_code_server=True,  # the daemon itself knows Dagster's own conditions only
-            description="Makes what new ratings and new models ask for.",
-        )
-        for name, target in targets.items()
-    ]
+    with warnings.catch_warnings():
+        # `use_user_code_server` is in beta; each command would say so.
+        warnings.simplefilter("ignore", BetaWarning)
+        return [
+            AutomationConditionSensorDefinition(
+                name,
+                target=target,
+                minimum_interval_seconds=interval_seconds,
+                default_status=DefaultSensorStatus.RUNNING,
+                use_user_code_server=True,  # the daemon knows Dagster's own conditions only
+                description="Makes what new ratings and new models ask for.",
+            )
+            for name, target in targets.items()
+        ]
 
 
 def data_condition() -> AutomationCondition[AssetKey]:
