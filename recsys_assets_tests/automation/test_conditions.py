@@ -419,6 +419,10 @@ def test_predictions_that_fail_are_tried_again_after_an_hour(trained: Platform) 
     # What did not need them has been made.
     assert trained.asked_for(hours=0.9) == set()
     assert trained.asked_for(hours=1.1) == PREDICTIONS - {"recommendations"}
+    # Data that move are no reason to try again.
+    trained.land(2_001, "third")
+    trained.run(*DATA)
+    assert trained.asked_for(hours=0.9) == set()
 
 
 def test_an_evaluation_waits_for_the_predictions_of_its_model(trained: Platform) -> None:

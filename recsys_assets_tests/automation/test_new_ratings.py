@@ -209,6 +209,20 @@ def test_a_file_that_goes_a_b_a_is_three_arrivals_though_all_share_a_second(
     assert daemon.world.videos() == {"1": 1}
 
 
+def test_a_file_that_is_put_and_deleted_twice_within_a_second_is_noticed_each_time(
+    s3_url: str, instance: DagsterInstance, clock: Clock
+) -> None:
+    daemon = daemon_of(s3_url, instance, clock, deleted="forget")
+    for _ in range(2):
+        daemon.world.writer.put("a.csv", ratings("1"))
+        daemon.tick()
+        assert daemon.world.videos() == {"1": 1}
+        daemon.world.writer.delete("a.csv")
+        daemon.tick()
+        assert daemon.world.videos() == {}
+    assert len(daemon.runs()) == 4
+
+
 def test_a_key_that_arrives_late_with_an_old_time_is_noticed(daemon: Daemon) -> None:
     world = daemon.world
     world.writer.put("m.csv", ratings("1"))
@@ -562,6 +576,20 @@ def test_what_a_failed_run_was_to_ingest_is_counted_though_it_has_been_replaced_
     assert (gone.state, gone.rows) == (State.SUPERSEDED, None)
     assert (current.state, current.rows) == (State.CURRENT, 1)
     assert "Nothing new" in skipped(daemon.tick())
+
+
+def test_a_run_that_a_person_started_without_arrivals_and_that_failed_is_followed_by_another(
+    daemon: Daemon, instance: DagsterInstance, clock: Clock
+) -> None:
+    run = instance.create_run_for_job(
+        daemon.world.job,
+        run_config={"ops": {"raw_ratings": {"config": {"source": "landing"}}}},
+        tags={LANDING_TAG: daemon.world.landing.id},
+    )
+    instance.report_run_failed(run)
+    daemon.world.writer.put("a.csv", ratings("1"))
+    clock.skew = HOUR
+    assert names(daemon.tick()) == ["a.csv"]
 
 
 def test_a_tick_whose_calls_fail_is_tried_again_by_the_next(daemon: Daemon) -> None:

@@ -32,6 +32,10 @@ def ui(ui_state: Path) -> Iterator[DagsterUI]:
     """Serve the UI on the state folder with `recsys-assets ui`; nothing may outlive it."""
     ours = ("RECSYS_", "AWS_", "DAGSTER_", "MLFLOW_")
     environment = {name: text for name, text in os.environ.items() if not name.startswith(ours)}
+    # Nothing is made here but by hand: automation looks once, at what is not there yet.
+    automation = ui_state.with_name("automation.yaml")
+    automation.write_text("landing: {interval_seconds: 86400}")
+    environment["RECSYS_AUTOMATION_CONFIG"] = str(automation)
     port = free_port()
     program = Path(sys.executable).with_name("recsys-assets")
     log = ui_state.with_name("ui.log")

@@ -232,7 +232,7 @@ def small_run(seed: int, **model_training: Any) -> dict[str, Any]:
     return {
         "ops": {
             "raw_ratings": {"config": ratings},
-            "model_training": {"config": model_training},
+            "model_training": {"config": {"select": "new", **model_training}},
         }
     }
 

@@ -67,7 +67,8 @@ def models_alone(ui: DagsterUI, whole_run: Run) -> dict[str, Run]:
 @pytest.fixture(scope="module")
 def selected_alone(ui: DagsterUI, models_alone: dict[str, Run]) -> Run:
     """Launch selected_model alone."""
-    return ui.ended(ui.launch({}, job=ASSET_JOB, assets=["selected_model"]))
+    newest = {"ops": {"model_training": {"config": {"select": "new"}}}}
+    return ui.ended(ui.launch(newest, job=ASSET_JOB, assets=["selected_model"]))
 
 
 @pytest.fixture(scope="module")
