@@ -149,13 +149,14 @@ def _left_over(ended: Sequence[RunRecord], ledger: Ledger) -> list[LandedObject]
 
     By now another object may be in its place, so that a look does not find it again.
     """
-    configs: list[dict[str, Any]] = [
-        dict(record.dagster_run.run_config) for record in reversed(ended) if not _is_success(record)
+    configs: list[Any] = [
+        record.dagster_run.run_config for record in reversed(ended) if not _is_success(record)
     ]
     told = [
         LandedObject.from_json(arrival)
         for config in configs
-        for arrival in config["ops"][RAW_RATINGS]["config"]["arrivals"]
+        # A person may have started one that looks for itself.
+        for arrival in config["ops"][RAW_RATINGS]["config"].get("arrivals") or ()
     ]
     return [found for found in told if not found.deleted and not is_known(ledger, found)]
 

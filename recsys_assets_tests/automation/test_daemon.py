@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("daemon")]
 
 MODULE = "recsys_assets_tests.automation.alarming"
 OF_THE_PLATFORM = (
+    "run_coordinator",
     "run_launcher",
     "run_monitoring",
     "run_retries",

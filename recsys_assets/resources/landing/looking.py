@@ -15,7 +15,7 @@ import datetime as dt
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import groupby
@@ -115,7 +115,7 @@ class Looking:
     limit
         At most so many arrivals.
     seconds
-        No page is begun and no object looked at later than this; one always is.
+        Nothing more is begun after this; one object always is looked at.
     """
 
     def __init__(
@@ -166,8 +166,11 @@ class Looking:
         for page in pages(self._client, self._bucket, self._rules.prefix, after, self._page_size):
             self._moment = page.moment
             self._seen.update(listed.key for listed in page.listed)
-            for gone in self._gone(page):
-                if not self._take([gone]) or not self._has_time():
+            for key in self._missing(page):
+                gone = latest(self._client, self._bucket, key) is None
+                if gone and not self._take(self._news(Listed(key, ()))):
+                    return page.after, False
+                if not self._has_time():
                     return page.after, False
             looked_at = page.after
             for listed in page.listed:
@@ -248,13 +251,11 @@ class Looking:
         told = net and not self._versioned and bool(self._ledger.entries(listed.key))
         return self._rules.takes(listed.key) and not told and listed.key not in self._told
 
-    def _gone(self, page: Page) -> Iterator[LandedObject]:
-        """Yield deletions: what the ledger has, the page should list and nobody finds."""
+    def _missing(self, page: Page) -> list[str]:
+        """Return the keys that the ledger has, the page should list and no page so far has."""
         first = 0 if page.after is None else bisect_right(self._current, page.after)
         last = None if page.until is None else bisect_right(self._current, page.until)
-        for key in self._current[first:last]:
-            if key not in self._seen and latest(self._client, self._bucket, key) is None:
-                yield from self._news(Listed(key, ()))
+        return [key for key in self._current[first:last] if key not in self._seen]
 
     def _news(self, listed: Listed) -> list[LandedObject]:
         """Return what the ledger does not have of a key, oldest first.
