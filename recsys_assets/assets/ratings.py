@@ -189,7 +189,7 @@ def _ingested(
             rows=report.rows_kept if report else None,
             rejects=report.rows_rejected if report else None,
             part=part,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             ratings_sha256=sha256.get(RATINGS),
             rejects_sha256=sha256.get(REJECTS),
         )

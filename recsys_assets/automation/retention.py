@@ -171,7 +171,7 @@ def retention_job(assets: Sequence[str], rule: RetentionConfig) -> JobDefinition
         store: ObjectStore,
         tracking: MlflowTracking,
     ) -> None:
-        in_use = look_around(context.instance, tracking, context.run_id)
+        in_use = look_around(context.instance, tracking, context.run.run_id)
         doomed = plan(store, assets, rule, in_use, _now())
         if not config.dry_run:
             delete(store, doomed)

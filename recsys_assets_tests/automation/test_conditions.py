@@ -122,7 +122,7 @@ class Platform:
                     metadata = self._made(context, name, ["protobuf_train", "protobuf_validate"])
                     if name == "selected_model":
                         before = self.latest(name) if self.world.keeps_model else {}
-                        metadata["training_job"] = before.get("training_job", context.run_id)
+                        metadata["training_job"] = before.get("training_job", context.run.run_id)
                     yield Output(None, output_name=name, metadata={**metadata, **rows})
 
         return model_training
@@ -140,7 +140,7 @@ class Platform:
             "made_from": MetadataValue.json(read),
             "content_hash": self.world.content,
             "dagster/row_count": self.world.rows,
-            "run": context.run_id,
+            "run": context.run.run_id,
             **model,
         }
 
@@ -221,7 +221,8 @@ def platform() -> Iterator[Platform]:
 
 
 def test_files_of_a_real_instance_lead_to_the_same(tmp_path: Path) -> None:
-    with DagsterInstance.local_temp(str(tmp_path)) as instance:
+    settings = {"telemetry": {"enabled": False}}
+    with DagsterInstance.local_temp(str(tmp_path), overrides=settings) as instance:
         platform = Platform(instance, CONFIG)
         platform.land(1_000, "first")
         assert platform.follow() == [DATA, MODEL, PREDICTIONS]

@@ -273,8 +273,9 @@ def test_a_retry_from_failure_reads_what_its_forerunner_made_though_another_run_
 ) -> None:
     _FAILS_ONCE.clear()
     resources = build_resources(Settings(**{**vars(settings), "prefix": "fails-once"}))
+    silent = {"telemetry": {"enabled": False}}
     with (
-        DagsterInstance.local_temp(str(tmp_path)) as instance,
+        DagsterInstance.local_temp(str(tmp_path), overrides=silent) as instance,
         resources["store"].process_config_and_initialize_cm() as store,
     ):
         job = reconstructable(job_that_fails_once)

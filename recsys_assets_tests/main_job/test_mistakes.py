@@ -70,7 +70,7 @@ def test_a_file_that_holds_no_ratings_is_told(
         ("ops: {nonsense: {config: {}}}", '"nonsense" at path root:ops. Expected: batch_pred'),
         (
             "ops: {raw_ratings: {config: {generated_row: 5}}}",
-            '"generated_row" at path root:ops:raw_ratings:config. Expected: columns, format, ',
+            '"generated_row" at path root:ops:raw_ratings:config. Expected: arrivals, columns, ',
         ),
         (
             "ops: {raw_ratings: {config: {generated_rows: many}}}",

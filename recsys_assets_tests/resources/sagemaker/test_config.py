@@ -103,7 +103,7 @@ def test_the_documentation_shows_the_defaults(tmp_path: Path) -> None:
         ),
         ("training: {metric_definitions: {a: b}}", "are for an image of your own: set image"),
         ("network: {subnets: [s]}", "network: expected subnets and security_group_ids together"),
-        ("- a", "expected a mapping such as `training: ...`, got ['a']"),
+        ("- a", "expected a mapping such as `name: ...`, got ['a']"),
         ("a: [", "is not YAML"),
     ],
 )
