@@ -6,7 +6,7 @@ What belongs here: its command line, and telling whether it answers. What does n
 
 import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import boto3
@@ -63,6 +63,18 @@ def environment() -> dict[str, str]:
     names = ("SIGNING", "SIGNING_READ", "FILER_SIGNING", "FILER_SIGNING_READ")
     tokens = {f"WEED_JWT_{name}_KEY": secrets.token_hex(16) for name in names}
     return {"GOMEMLIMIT": "600MiB", **tokens}
+
+
+def remove_sockets(ports: Iterable[int]) -> None:
+    """Remove the Unix sockets that a store with these ports has left when it was killed.
+
+    It puts them into ``/tmp``, each with one of its ports in its name, and can only be told of some
+    to put them elsewhere.
+    """
+    numbers = {str(port) for port in ports}
+    for path in Path("/tmp").glob("seaweedfs-*.sock"):  # noqa: S108
+        if path.stem.rpartition("-")[2] in numbers:
+            path.unlink(missing_ok=True)
 
 
 def has_bucket(session: boto3.Session, url: str, bucket: str) -> bool:

@@ -151,6 +151,7 @@ class Supervisor:
         self._role = role
         self._images = images
         self._services: list[_Service] = []
+        self._ports: dict[str, int] = {}
         self._asked_to_end = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -165,7 +166,9 @@ class Supervisor:
         StartError
             If a port that was asked for is taken, or a service ends or does not answer.
         """
-        ports = self._choose_ports({"s3.port": s3_port, _SAGEMAKER_PORT: sagemaker_port})
+        ports = self._ports = self._choose_ports(
+            {"s3.port": s3_port, _SAGEMAKER_PORT: sagemaker_port}
+        )
         key, secret = self._credentials()
         environment = _clean_environment() | {
             "AWS_ACCESS_KEY_ID": key,
@@ -234,6 +237,7 @@ class Supervisor:
         """
         for service in reversed(self._services):
             service.stop()
+        object_store.remove_sockets(self._ports.values())
         remove_services(self._state)
 
     def _start(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> None:

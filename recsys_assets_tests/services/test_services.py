@@ -100,6 +100,12 @@ def ports(state: Path) -> dict[str, int]:
     return numbers
 
 
+def sockets(state: Path) -> list[Path]:
+    """Return the Unix sockets of the object store, which it puts into /tmp."""
+    ports = json.loads((state / "services" / "ports.json").read_text()).values()
+    return [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock")]
+
+
 def answers(of: Services) -> bool:
     try:
         client(of, "s3").head_object(Bucket=of.bucket, Key=KEY)
@@ -133,8 +139,10 @@ def test_services_that_run_are_not_started_again(state: Path, running: Services)
 def test_services_that_are_stopped_end_and_keep_data_and_addresses(
     state: Path, running: Services
 ) -> None:
+    assert sockets(state)
     assert services("stop", state).stdout == "stopped\n"
     assert all_ended(running)
+    assert sockets(state) == []
     status = services("status", state)
     assert (status.returncode, status.stdout) == (1, "not running\n")
     assert "do not run; start them with" in only_sentence(services("env", state))
