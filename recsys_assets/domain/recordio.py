@@ -1,7 +1,8 @@
 """The RecordIO-protobuf codec: CSR matrices and labels to bytes and back.
 
 What belongs here: the byte layout that SageMaker's built-in algorithms read, written by vectorised
-numpy code. What does not: where the files lie, how rows are ordered, and what the columns mean.
+numpy code, and choosing between that and the compiled loops of ``recordio_kernels``. What does not:
+where the files lie, how rows are ordered, and what the columns mean.
 
 A file is a sequence of frames (dmlc RecordIO): the magic word, a length word, the payload, zeros up
 to a multiple of four. A payload is one ``aialgs.data.Record`` protobuf message with a ``values``
@@ -15,7 +16,7 @@ Sources: "Common Data Formats for Training" in the Amazon SageMaker developer gu
 from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ MAGIC = 0xCED7230A
 _MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 _LENGTH_BITS = 29
 _ROWS_PER_BLOCK = 1 << 16  # bounds the encoder's scratch memory to some tens of MB
+_LEAST_COMPILED_ROWS = 1 << 17  # with fewer, numpy is done before the compiled code is loaded
+_LEAST_COMPILED_BYTES = 1 << 22
 
 _MAP_KEY = b"\x0a\x06values"  # key (field 1) of a map entry
 _LABEL_ENTRY = b"\x12\x12" + _MAP_KEY + b"\x12\x08\x12\x06\x0a\x04"  # then four bytes of float32
@@ -94,28 +97,63 @@ def read_recordio(paths: Sequence[Path]) -> tuple[csr_matrix, Floats | None]:
         If a file is corrupt, truncated or holds other tensors than float32; the message names the
         file and the byte offset.
     """
-    parts = []
-    for path in paths:
-        try:
-            parts.append(decode_recordio(path.read_bytes()))
-        except RecordIOError as error:
-            raise RecordIOError(f"{path.name}: {error}") from None
-    matrices = [matrix for matrix, _ in parts if matrix.shape[0]]
-    if not matrices:
+    parts = list(iterate_recordio(paths))
+    if not parts:
         return csr_matrix((0, 0), dtype=np.float32), None
-    columns = {matrix.shape[1] for matrix in matrices}
+    columns = {matrix.shape[1] for matrix, _ in parts}
     if len(columns) > 1:
         raise RecordIOError(f"expected records of one width, found {sorted(columns)} columns")
-    labels = [label for matrix, label in parts if matrix.shape[0] and label is not None]
-    if labels and len(labels) != len(matrices):
+    labels = [label for _, label in parts if label is not None]
+    if labels and len(labels) != len(parts):
         raise RecordIOError("expected labels in every file or in none, found both")
-    indices = np.concatenate([matrix.indices for matrix in matrices])
-    data = np.concatenate([matrix.data for matrix in matrices])
-    row_sizes = np.concatenate([np.diff(matrix.indptr) for matrix in matrices])
+    indices = np.concatenate([matrix.indices for matrix, _ in parts])
+    data = np.concatenate([matrix.data for matrix, _ in parts])
+    row_sizes = np.concatenate([np.diff(matrix.indptr) for matrix, _ in parts])
     stacked = csr_matrix(
         (data, indices, _starts(row_sizes)), shape=(len(row_sizes), columns.pop()), copy=False
     )
     return stacked, np.concatenate(labels) if labels else None
+
+
+def iterate_recordio(
+    paths: Sequence[Path], chunk_bytes: int = 1 << 24
+) -> Iterator[tuple[csr_matrix, Floats | None]]:
+    """Read RecordIO-protobuf files, one after another, in chunks.
+
+    Parameters
+    ----------
+    paths
+        Files, or pipes, each of which is opened once.
+    chunk_bytes
+        How much to read at a time. Decoding takes some ten times as much memory; a record longer
+        than that is read whole.
+
+    Yields
+    ------
+    matrix, labels
+        The rows of each chunk, at least one, as :func:`read_recordio` returns them all.
+
+    Raises
+    ------
+    RecordIOError
+        As :func:`read_recordio` does, but for records whose width or having a label differs from
+        one chunk to another.
+    """
+    for path in paths:
+        with path.open("rb") as file:
+            offset, data, is_whole = 0, b"", False
+            while not is_whole:
+                block = file.read(chunk_bytes)
+                data, is_whole = data + block, not block
+                try:
+                    part = _decode(data, is_whole=is_whole)
+                except RecordIOError as error:
+                    where = f"in what follows byte {offset}, " if offset else ""
+                    raise RecordIOError(f"{path.name}: {where}{error}") from None
+                if part.matrix.shape[0]:
+                    yield part.matrix, part.labels
+                offset += part.length
+                data = data[part.length :]
 
 
 def decode_recordio(data: bytes) -> tuple[csr_matrix, Floats | None]:
@@ -124,9 +162,28 @@ def decode_recordio(data: bytes) -> tuple[csr_matrix, Floats | None]:
     Records may be sparse (with keys) or dense (without); their fields may stand in any order and
     frames may be split in parts, as the RecordIO and protobuf formats allow.
     """
-    buffer, start, end = _frames(data)
+    part = _decode(data, is_whole=True)
+    return part.matrix, part.labels
+
+
+class _Part(NamedTuple):
+    """The rows that some bytes hold; `length` is the number of bytes that they take up."""
+
+    matrix: csr_matrix
+    labels: Floats | None
+    length: int
+
+
+def _decode(data: bytes, *, is_whole: bool) -> _Part:
+    """Decode rows; unless `data` is whole, a record that is cut at its end is left out."""
+    part = _decode_compiled(data, is_whole) if len(data) >= _LEAST_COMPILED_BYTES else None
+    return part or _decode_any(data, is_whole)
+
+
+def _decode_any(data: bytes, is_whole: bool) -> _Part:
+    buffer, start, end, length = _frames(data, is_whole)
     if not len(start):
-        return csr_matrix((0, 0), dtype=np.float32), None
+        return _Part(csr_matrix((0, 0), dtype=np.float32), None, length)
     rows = len(start)
     features = _Tensors(rows)
     label = _Tensors(rows)
@@ -151,12 +208,13 @@ def decode_recordio(data: bytes) -> tuple[csr_matrix, Floats | None]:
     matrix = csr_matrix((values, indices, indptr), shape=(rows, columns), copy=False)
 
     if not label.present.any():
-        return matrix, None
+        return _Part(matrix, None, length)
     sizes = label.value_end - label.value_start
     if (sizes != 4).any():
         first = int(np.flatnonzero(sizes != 4)[0])
         raise RecordIOError(f"byte {start[first]}: record {first} has {sizes[first] // 4} labels")
-    return matrix, _gather(buffer, label.value_start, sizes).view("<f4").astype(np.float32)
+    labels = _gather(buffer, label.value_start, sizes).view("<f4").astype(np.float32)
+    return _Part(matrix, labels, length)
 
 
 # ------------------------------------------------------------------------------------- writing
@@ -176,10 +234,11 @@ def _check(matrix: csr_matrix, labels: Floats | None) -> None:
 
 
 def _write_blocks(file: BinaryIO, matrix: csr_matrix, labels: Floats | None) -> None:
+    encode = _encode_block if matrix.shape[0] < _LEAST_COMPILED_ROWS else _encode_block_compiled
     for first in range(0, matrix.shape[0], _ROWS_PER_BLOCK):
         last = min(first + _ROWS_PER_BLOCK, matrix.shape[0])
         begin, end = matrix.indptr[first], matrix.indptr[last]
-        block = _encode_block(
+        block = encode(
             np.diff(matrix.indptr[first : last + 1]).astype(np.int64),
             matrix.indices[begin:end].astype(np.int64),
             matrix.data[begin:end],
@@ -256,6 +315,30 @@ def _encode_block(
     return out
 
 
+def _encode_block_compiled(
+    counts: Ints, keys: Ints, values: Floats, columns: int, labels: Floats | None
+) -> Bytes:
+    from recsys_assets.domain import recordio_kernels as kernels  # the compiler takes a second
+
+    out = np.empty(
+        kernels.LARGEST_FRAME_OVERHEAD * len(counts) + kernels.LARGEST_ENTRY * len(keys),
+        dtype=np.uint8,
+    )
+    size = kernels.encode_rows(
+        _starts(counts),
+        keys,
+        _words(values),
+        _words(labels if labels is not None else values[:0]),
+        columns,
+        out,
+    )
+    return out[:size]
+
+
+def _words(values: Floats) -> npt.NDArray[np.uint32]:
+    return np.ascontiguousarray(values).view(np.uint32)
+
+
 def _varint(value: int) -> bytes:
     encoded = bytearray()
     while value >= 0x80:
@@ -289,45 +372,85 @@ def _put_fixed(out: Bytes, at: Ints, values: npt.NDArray[Any]) -> None:
 # ------------------------------------------------------------------------------------- reading
 
 
-def _frames(data: bytes) -> tuple[Bytes, Ints, Ints]:
-    """Find the payloads: a buffer, and where in it each record starts and ends."""
+def _decode_compiled(data: bytes, is_whole: bool) -> _Part | None:
+    """Decode records of the common form; return None if there are none, or others among them."""
+    from recsys_assets.domain import recordio_kernels as kernels  # the compiler takes a second
+
+    buffer = np.frombuffer(data, dtype=np.uint8)
+    rows, entries, columns, is_labelled, length = kernels.count_rows(buffer, is_whole)
+    if rows < 1:
+        return None
+    indptr = np.empty(rows + 1, dtype=np.int64)
+    indices = np.empty(entries, dtype=np.int32)
+    values = np.empty(entries, dtype=np.float32)
+    labels = np.empty(rows if is_labelled else 0, dtype=np.float32)
+    if not kernels.decode_rows(
+        buffer[:length], columns, indptr, indices, values.view(np.uint32), labels.view(np.uint32)
+    ):
+        return None
+    matrix = csr_matrix((values, indices, indptr), shape=(rows, columns), copy=False)
+    return _Part(matrix, labels if is_labelled else None, length)
+
+
+class _Frames(NamedTuple):
+    """The payloads of records: a buffer, and where in it each of them starts and ends.
+
+    `length` is the number of bytes that they take up.
+    """
+
+    buffer: Bytes
+    start: Ints
+    end: Ints
+    length: int
+
+
+def _frames(data: bytes, is_whole: bool) -> _Frames:
+    """Find the payloads; unless `data` is whole, a record that is cut at its end is left out."""
     starts: list[int] = []
     ends: list[int] = []
     joined = bytearray()  # records that came in parts, put together behind the file's own bytes
     parts: list[bytes] | None = None
     words = np.frombuffer(data, dtype="<u4", count=len(data) // 4).tolist()
-    position, size = 0, len(data)
+    position = length = 0
+    size = len(data)
     while position < size:
         if position + 8 > size:
+            if not is_whole:
+                break
             raise RecordIOError(f"byte {position}: truncated frame header")
         magic, word = words[position // 4], words[position // 4 + 1]
         if magic != MAGIC:
             raise RecordIOError(
                 f"byte {position}: expected the RecordIO magic 0x{MAGIC:08x}, found 0x{magic:08x}"
             )
-        flag, length = word >> _LENGTH_BITS, word & (1 << _LENGTH_BITS) - 1
+        flag, payload = word >> _LENGTH_BITS, word & (1 << _LENGTH_BITS) - 1
         begin = position + 8
-        if begin + length > size:
+        end, after = begin + payload, begin + (payload + 3) // 4 * 4
+        if after > size and not is_whole:
+            break
+        if end > size:
             raise RecordIOError(
-                f"byte {position}: a record of {length} bytes is cut after {size - begin}"
+                f"byte {position}: a record of {payload} bytes is cut after {size - begin}"
             )
         if (flag in (0, 1)) != (parts is None) or flag > 3:
             raise RecordIOError(f"byte {position}: continuation flag {flag} out of sequence")
         if flag == 0:
             starts.append(begin)
-            ends.append(begin + length)
+            ends.append(end)
         else:
-            parts = [*(parts or []), data[begin : begin + length]]
+            parts = [*(parts or []), data[begin:end]]
             if flag == 3:
                 starts.append(size + len(joined))
                 joined += _MAGIC_BYTES.join(parts)
                 ends.append(size + len(joined))
                 parts = None
-        position = begin + (length + 3) // 4 * 4
-    if parts is not None:
+        position = after
+        if parts is None:
+            length = position
+    if parts is not None and is_whole:
         raise RecordIOError(f"byte {size}: the last record lacks its final part")
     buffer = np.frombuffer(data + bytes(joined) if joined else data, dtype=np.uint8)
-    return buffer, np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64)
+    return _Frames(buffer, np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64), length)
 
 
 class _Tensors:

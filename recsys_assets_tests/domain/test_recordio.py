@@ -9,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from recsys_assets.domain import recordio
 from recsys_assets.domain.recordio import (
+    MAGIC,
     RecordIOError,
     decode_recordio,
     encode_recordio,
+    iterate_recordio,
     read_recordio,
     write_recordio,
 )
+from recsys_assets_tests.domain.codecs import each_codec  # noqa: F401 - a fixture for all
 
 # Made with write_spmatrix_to_sparse_tensor of sagemaker 2.257.7; see recordio_sdk.
 TWO_HOT = csr_matrix(np.array([[1, 0, 0, 1, 0], [0, 1, 0, 0, 1]], dtype=np.float32))
@@ -81,6 +85,20 @@ def test_what_is_written_is_read_back(case: tuple[csr_matrix, np.ndarray | None]
         assert decoded_labels is None
     else:
         np.testing.assert_array_equal(decoded_labels, labels)
+
+
+@given(matrices())
+@settings(deadline=None, max_examples=30)
+def test_the_compiled_code_reads_whatever_is_written(
+    case: tuple[csr_matrix, np.ndarray | None],
+) -> None:
+    assert recordio._decode_compiled(encode_recordio(*case), is_whole=True) is not None
+
+
+def test_no_bytes_are_no_records() -> None:
+    matrix, labels = decode_recordio(b"")
+    assert matrix.shape == (0, 0)
+    assert labels is None
 
 
 @given(matrices())
@@ -231,3 +249,39 @@ def _record_message() -> type:
         )
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("aialgs.data.Record"))
+
+
+def test_a_file_read_in_chunks_is_the_file_wherever_they_end(tmp_path: Path) -> None:
+    magic = np.frombuffer(MAGIC.to_bytes(4, "little"), dtype="<f4")[0]
+    holding_magic = csr_matrix(np.array([[0, magic, 1, magic, 0]], dtype=np.float32))
+    payload = encode_recordio(holding_magic, TWO_HOT_LABELS[:1])[8:]
+    first, second, third = payload.split(magic.tobytes())
+    in_parts = frame(first, 1) + frame(second, 2) + frame(third, 3)
+    path = tmp_path / "a"
+    path.write_bytes(TWO_HOT_BYTES + in_parts + TWO_HOT_BYTES)
+    whole, labels = decode_recordio(path.read_bytes())
+    for chunk_bytes in range(1, path.stat().st_size + 2):
+        chunks = list(iterate_recordio([path, path], chunk_bytes))
+        assert all(matrix.shape[0] for matrix, _ in chunks)
+        rows = np.concatenate([matrix.toarray() for matrix, _ in chunks])
+        np.testing.assert_array_equal(rows, np.tile(whole.toarray(), (2, 1)))
+        found = [label for _, label in chunks if label is not None]
+        np.testing.assert_array_equal(np.concatenate(found), np.tile(labels, 2))
+        if chunk_bytes < 60:
+            assert len(chunks) == 10
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 30, 200])
+def test_what_is_wrong_in_a_later_chunk_is_an_error_that_says_where(
+    tmp_path: Path, chunk_bytes: int
+) -> None:
+    for broken, message in (
+        (TWO_HOT_BYTES[:-9], r"cut: .*byte \d+: a record of 51 bytes is cut after 43"),
+        (TWO_HOT_BYTES[:67], r"cut: .*byte \d+: truncated frame header"),
+        (TWO_HOT_BYTES + b"no frame", r"cut: .*byte \d+: expected the RecordIO magic"),
+        (TWO_HOT_BYTES + frame(b"abcd", 1), r"cut: .*byte \d+: the last record lacks its final"),
+    ):
+        path = tmp_path / "cut"
+        path.write_bytes(broken)
+        with pytest.raises(RecordIOError, match=message):
+            list(iterate_recordio([path], chunk_bytes))

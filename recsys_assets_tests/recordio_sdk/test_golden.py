@@ -9,6 +9,7 @@ import pytest
 
 from recsys_assets.domain.recordio import decode_recordio, encode_recordio, read_recordio
 from recsys_assets_tests.contract.environments import SAGEMAKER_SDK_2_VERSION
+from recsys_assets_tests.domain.codecs import each_codec  # noqa: F401 - a fixture for all
 from recsys_assets_tests.recordio_sdk.make_golden import GOLDEN, golden_cases
 from recsys_assets_tests.recordio_sdk.sdk import as_json, from_json
 

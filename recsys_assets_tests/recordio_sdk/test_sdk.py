@@ -5,6 +5,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from recsys_assets.domain.recordio import decode_recordio, encode_recordio
+from recsys_assets_tests.domain.codecs import each_codec  # noqa: F401 - a fixture for all
 from recsys_assets_tests.recordio_sdk.make_golden import GOLDEN, golden_text
 from recsys_assets_tests.recordio_sdk.sdk import Case, Sdk
 
