@@ -26,8 +26,9 @@ import yaml
 
 from recsys_assets.assets.models import Hyperparameters as Settings
 from recsys_assets.domain.evaluation import Biases, Ratings, choose_biases, errors
-from recsys_assets.domain.factorization_machine.hyperparameters import Hyperparameters
-from recsys_assets.domain.factorization_machine.training import DivergenceError, train
+from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperparameters
+from recsys_assets.domain.factorization_machine.solvers.adam import train
+from recsys_assets.domain.factorization_machine.solvers.common import DivergenceError
 from recsys_assets.domain.features import RatingMatrix, build_rating_matrix
 from recsys_assets.domain.ratings.filtering import FilterRules, filter_ratings
 from recsys_assets.domain.ratings.generating import generate_amazon_reviews
@@ -191,7 +192,7 @@ def rmse_of_settings(matrix: RatingMatrix, settings: Settings, split: str) -> fl
     model = train(
         matrix.features[rows],
         matrix.labels[rows],
-        Hyperparameters.from_strings(settings.as_strings(matrix.feature_dim)),
+        ExtendedHyperparameters.from_strings(settings.as_strings(matrix.feature_dim)),
     )
     scored = matrix.rows(split)
     return errors(matrix.labels[scored], model.predict(matrix.features[scored]))["rmse"]

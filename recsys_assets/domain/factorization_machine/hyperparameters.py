@@ -1,7 +1,7 @@
 """The hyperparameters of SageMaker's built-in Factorization Machines.
 
 What belongs here: their names, defaults and valid values, and reading them from the strings that
-SageMaker sends. What does not: what they do, which is said in ``training``.
+SageMaker sends. What does not: what they do, which is said in ``solvers``.
 
 Source: "Factorization Machines Hyperparameters" in the Amazon SageMaker developer guide.
 """
@@ -72,7 +72,7 @@ class Hyperparameters(BaseModel):
     bias_init_value, linear_init_value, factors_init_value
         Values for "constant", which requires them.
     clip_gradient
-        If given, gradients are clipped to [-clip_gradient, clip_gradient].
+        If given and not 0, gradients are clipped to [-clip_gradient, clip_gradient].
     eps
         Added to Adam's denominator; MXNet's 1e-8 if not given.
     rescale_grad

@@ -5,6 +5,7 @@ it uses. What does not: evaluating recommendations, which the platform does itse
 against baselines.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,18 +48,44 @@ def quality(
     tuple of Metric
         In the order in which the built-in logs them.
     """
-    predictions, labels = predictions.astype(np.float64), labels.astype(np.float64)
-    if predictor_type == "regressor":
-        return (Metric("rmse", "loss", float(np.sqrt(np.mean((predictions - labels) ** 2)))),)
+    totals = QualityTotals(predictor_type)
+    totals.add(predictions, labels)
+    return totals.metrics()
 
-    positive = predictions >= THRESHOLD
-    relevant = labels >= THRESHOLD
-    true_positives = int(np.count_nonzero(positive & relevant))
-    counted = int(np.count_nonzero(positive) + np.count_nonzero(relevant))
-    of_label = np.where(relevant, predictions, 1.0 - predictions)
-    cross_entropy = -np.mean(np.log(np.maximum(of_label, _SMALLEST_PROBABILITY)))
-    return (
-        Metric("binary_classification_accuracy", "score", float(np.mean(positive == relevant))),
-        Metric("binary_classification_cross_entropy", "loss", float(cross_entropy)),
-        Metric("binary_f_1.000", "score", 2 * true_positives / counted if counted else 0.0),
-    )
+
+class QualityTotals:
+    """What :func:`quality` measures, of predictions that come in parts."""
+
+    def __init__(self, predictor_type: PredictorType) -> None:
+        self._is_regressor = predictor_type == "regressor"
+        self._records = 0
+        self._loss = 0.0  # a regressor's squared errors, a classifier's cross-entropies
+        self._right = self._true_positives = self._positives = 0
+
+    def add(self, predictions: Floats, labels: Floats) -> None:
+        """Count some more predictions; arguments are those of :func:`quality`."""
+        self._records += len(labels)
+        if self._is_regressor:
+            errors = np.subtract(predictions, labels, dtype=np.float64)
+            self._loss += float(np.einsum("r,r->", errors, errors))
+            return
+        positive = predictions >= THRESHOLD
+        relevant = labels >= THRESHOLD
+        self._right += int(np.count_nonzero(positive == relevant))
+        self._true_positives += int(np.count_nonzero(positive & relevant))
+        self._positives += int(np.count_nonzero(positive) + np.count_nonzero(relevant))
+        predictions = predictions.astype(np.float64)
+        of_label = np.where(relevant, predictions, 1.0 - predictions)
+        self._loss -= float(np.sum(np.log(np.maximum(of_label, _SMALLEST_PROBABILITY))))
+
+    def metrics(self) -> tuple[Metric, ...]:
+        """Return the metrics of all predictions so far, of which there must be one."""
+        loss = self._loss / self._records
+        if self._is_regressor:
+            return (Metric("rmse", "loss", math.sqrt(loss)),)
+        f_1 = 2 * self._true_positives / self._positives if self._positives else 0.0
+        return (
+            Metric("binary_classification_accuracy", "score", self._right / self._records),
+            Metric("binary_classification_cross_entropy", "loss", loss),
+            Metric("binary_f_1.000", "score", f_1),
+        )

@@ -1,11 +1,12 @@
 """The factorization machine: its parameters, and scoring with them.
 
 What belongs here: the model equation and the shapes that go with it. What does not: how the
-parameters are found (``training``) and how they are stored (``artefact``).
+parameters are found (``solvers``) and how they are stored (``artefact``).
 
 Source: Rendle 2010, "Factorization Machines", equations 1 and 3.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +19,8 @@ from recsys_assets.domain.factorization_machine.hyperparameters import Predictor
 
 Floats = npt.NDArray[np.float32]
 
-_BYTES_PER_BLOCK = 1 << 24  # of factor sums: bounds what scoring needs beside its input
+_BYTES_PER_BLOCK = 1 << 20  # of factors or their sums: stays in a processor's own cache
+_WORTH_COMPILED_CODE = 1 << 27  # records times factors: numpy takes longer than loading numba
 
 
 class DataError(ValueError):
@@ -106,20 +108,52 @@ class FactorizationMachine:
             If the records have another width than the model.
         """
         X = as_features(X, self.feature_dim)
-        scores: Floats = np.empty(X.shape[0], dtype=np.float32)
-        rows = max(1, _BYTES_PER_BLOCK // (scores.itemsize * self.num_factors))
-        for first in range(0, len(scores), rows):
-            scores[first : first + rows] = self._scores(X[first : first + rows])
+        is_pair = np.diff(X.indptr) == 2
+        if is_pair.all():
+            scores = self._scores_of_pairs(X)
+        else:
+            # by a formula on which the record alone decides, not its company
+            scores = np.empty(X.shape[0], dtype=np.float32)
+            scores[is_pair] = self._scores_of_pairs(X[is_pair])
+            scores[~is_pair] = self._scores_of_any(X[~is_pair])
         if self.predictor_type == "binary_classifier":
             expit(scores, out=scores)
         return scores
 
-    def _scores(self, X: csr_matrix) -> Floats:
-        sums = X @ self.factors
-        squared = csr_matrix((X.data**2, X.indices, X.indptr), shape=X.shape, copy=False)
-        interactions = np.einsum("rf,rf->r", sums, sums) - squared @ self._squared_norms
-        scores: Floats = np.float32(self.bias) + X @ self.linear + np.float32(0.5) * interactions
+    def _scores_of_any(self, X: csr_matrix) -> Floats:
+        scores: Floats = np.empty(X.shape[0], dtype=np.float32)
+        for rows in self._blocks(len(scores)):
+            part = X[rows]
+            sums = part @ self.factors
+            squared = csr_matrix((part.data**2, part.indices, part.indptr), shape=part.shape)
+            interactions = np.einsum("rf,rf->r", sums, sums) - squared @ self._squared_norms
+            scores[rows] = np.float32(self.bias) + part @ self.linear + interactions / 2
         return scores
+
+    def _scores_of_pairs(self, X: csr_matrix) -> Floats:
+        """Score records of two features i and j: w0 + w_i x_i + w_j x_j + (v_i·v_j) x_i x_j."""
+        features = X.indices.reshape(-1, 2).astype(np.int32, copy=False)
+        values, bias = X.data.reshape(-1, 2), np.float32(self.bias)
+        if len(features) * self.num_factors >= _WORTH_COMPILED_CODE:
+            from recsys_assets.domain.factorization_machine.pairs import score_pairs
+
+            return score_pairs(bias, self.linear, self.factors, features, values)
+        scores: Floats = np.empty(len(features), dtype=np.float32)
+        for rows in self._blocks(len(scores)):
+            i, j = features[rows].T
+            x_i, x_j = values[rows].T
+            products = self.factors[i] * self.factors[j]
+            # added up in the order of the columns, as compiled code does it
+            interactions = np.add.accumulate(products, axis=1)[:, -1]
+            scores[rows] = (
+                bias + (self.linear[i] * x_i + self.linear[j] * x_j) + interactions * (x_i * x_j)
+            )
+        return scores
+
+    def _blocks(self, records: int) -> Iterator[slice]:
+        rows = max(1, _BYTES_PER_BLOCK // (4 * self.num_factors))
+        for first in range(0, records, rows):
+            yield slice(first, first + rows)
 
 
 def as_features(X: csr_matrix, feature_dim: int) -> csr_matrix:

@@ -82,6 +82,7 @@ def decode_request(body: bytes, content_type: str, feature_dim: int) -> csr_matr
     X = reader(body, feature_dim)
     if not np.isfinite(X.data).all():
         raise PayloadError("expected finite numbers, got an infinite one or not a number")
+    X.eliminate_zeros()  # so that a record is the same to the model, dense or sparse
     return X
 
 

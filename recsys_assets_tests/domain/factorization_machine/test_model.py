@@ -1,6 +1,8 @@
 """Scoring: the model equation on any sparse matrix."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix, random_array
 
 from recsys_assets.domain.factorization_machine import model as model_module
+from recsys_assets.domain.factorization_machine import pairs as pairs_module
 from recsys_assets.domain.factorization_machine.model import DataError, FactorizationMachine
+from recsys_assets.domain.factorization_machine.pairs import score_pairs
 
 
 def a_model(features: int, factors: int, predictor_type: str = "regressor") -> FactorizationMachine:
@@ -79,6 +83,65 @@ def test_scores_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch)
     whole = model.predict(X)
     monkeypatch.setattr(model_module, "_BYTES_PER_BLOCK", 7 * 4 * 3)
     np.testing.assert_array_equal(model.predict(X), whole)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 2, 2, 2, 3, 9]), min_size=1, max_size=30),
+    factors=st.sampled_from([1, 3, 8, 31, 64]),
+    seed=st.integers(0, 1000),
+    predictor_type=st.sampled_from(["regressor", "binary_classifier"]),
+)
+def test_a_records_score_does_not_depend_on_its_company(
+    sizes: list[int], factors: int, seed: int, predictor_type: str
+) -> None:
+    model, generator = a_model(50, factors, predictor_type), np.random.default_rng(seed)
+    X = csr_matrix(
+        (
+            generator.normal(size=sum(sizes)).astype(np.float32),
+            np.concatenate([np.sort(generator.permutation(50)[:size]) for size in sizes]),
+            np.concatenate([[0], np.cumsum(sizes)]),
+        ),
+        shape=(len(sizes), 50),
+    )
+    together = model.predict(X)
+    alone = np.concatenate([model.predict(X[row]) for row in range(len(sizes))])
+    assert together.tobytes() == alone.tobytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model_module, "_BYTES_PER_BLOCK", 5 * 4 * factors)
+        assert model.predict(X).tobytes() == together.tobytes()
+        patch.setattr(model_module, "_WORTH_COMPILED_CODE", 0)
+        assert model.predict(X).tobytes() == together.tobytes()
+
+
+def test_compiled_code_scores_very_many_pairs_to_the_same_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, generator = a_model(300, 37), np.random.default_rng(0)
+    pairs = np.sort([generator.permutation(300)[:2] for _ in range(1001)], axis=1)
+    values = generator.normal(size=2002).astype(np.float32)
+    X = csr_matrix((values, pairs.reshape(-1), np.arange(0, 2003, 2)), shape=(1001, 300))
+    expected = model.predict(X)
+    calls = []
+    monkeypatch.setattr(model_module, "_WORTH_COMPILED_CODE", 1001 * 37)
+    monkeypatch.setattr(
+        pairs_module, "score_pairs", lambda *given: calls.append(1) or score_pairs(*given)
+    )
+    assert model.predict(X).tobytes() == expected.tobytes()
+    assert calls == [1]
+    assert model.predict(X[:1000]).tobytes() == expected[:1000].tobytes()
+    assert calls == [1]
+
+
+def test_scoring_small_requests_does_not_load_the_compiler() -> None:
+    program = (
+        "import sys, numpy as np; from scipy.sparse import csr_matrix; "
+        "from recsys_assets.domain.factorization_machine.model import FactorizationMachine as F; "
+        "f = np.ones((3, 2), np.float32); X = csr_matrix(np.ones((2, 3)) - np.eye(2, 3)); "
+        "F('regressor', 0.0, f[:, 0].copy(), f).predict(X); "
+        "assert 'numba' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_feature_stored_twice_counts_as_the_sum() -> None:

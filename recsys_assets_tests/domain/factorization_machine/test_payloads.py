@@ -3,6 +3,7 @@
 import contextlib
 import json
 import struct
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from recsys_assets.domain.factorization_machine.model import FactorizationMachine
 from recsys_assets.domain.factorization_machine.payloads import (
     JSON,
     JSON_LINES,
@@ -196,6 +198,68 @@ def test_the_answer_is_in_the_type_that_is_accepted(
     accept: str | None, content_type: str, expected: str
 ) -> None:
     assert response_type(accept, content_type) == expected
+
+
+def forms(records: list[dict[int, float]]) -> dict[str, tuple[bytes, str]]:
+    """Return the same records as a request of each form, with its content type."""
+    dense = [[record.get(key, 0.0) for key in range(WIDTH)] for record in records]
+    sparse = [
+        {"keys": list(record), "shape": [WIDTH], "values": list(record.values())}
+        for record in records
+    ]
+    instances = {
+        "dense": [{"features": values} for values in dense],
+        "nested": [{"data": {"features": {"values": values}}} for values in dense],
+        "sparse": [{"data": {"features": features}} for features in sparse],
+    }
+    X = csr_matrix(np.array(dense, dtype=np.float32).reshape(len(records), WIDTH))
+    found = {"recordio": (encode_recordio(X), RECORDIO)}
+    for name, items in instances.items():
+        found[f"{name} json"] = (json.dumps({"instances": items}).encode(), JSON)
+        found[f"{name} lines"] = ("\n".join(map(json.dumps, items)).encode(), JSON_LINES)
+    return found
+
+
+WIDTH = 6
+NUMBERS = st.floats(-100, 100, width=32).filter(bool)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.dictionaries(st.integers(0, WIDTH - 1), NUMBERS), min_size=1, max_size=12),
+    st.sets(st.integers(1, 11)),
+    st.sampled_from(["regressor", "binary_classifier"]),
+)
+def test_answers_are_the_same_in_every_form_in_batch_in_chunks_and_one_by_one(
+    records: list[dict[int, float]], cuts: set[int], predictor_type: str
+) -> None:
+    generator = np.random.default_rng(0)
+    model = FactorizationMachine(
+        predictor_type,
+        0.25,
+        generator.normal(0, 0.1, WIDTH).astype(np.float32),
+        generator.normal(0, 0.1, (WIDTH, 3)).astype(np.float32),
+    )
+
+    def answers(part: list[dict[int, float]], answer_type: str) -> set[bytes]:
+        return {
+            encode_response(
+                model.predict(decode_request(body, content_type, WIDTH)),
+                predictor_type,
+                answer_type,
+            )
+            for body, content_type in forms(part).values()
+        }
+
+    ends = sorted({0, len(records)} | {cut for cut in cuts if cut < len(records)})
+    chunks = [records[first:last] for first, last in pairwise(ends)]
+    for answer_type in (JSON_LINES, RECORDIO):
+        (batch,) = answers(records, answer_type)
+        for cut in (chunks, [[record] for record in records]):
+            parts = [answers(part, answer_type) for part in cut]
+            assert b"".join(answer for (answer,) in parts) == batch
+    (lines,), (document,) = answers(records, JSON_LINES), answers(records, JSON)
+    assert json.loads(document)["predictions"] == [json.loads(x) for x in lines.splitlines()]
 
 
 def test_an_answer_that_cannot_be_written_is_refused() -> None:

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix, random_array
 
-from recsys_assets.domain.factorization_machine import training
-from recsys_assets.domain.factorization_machine.hyperparameters import Hyperparameters
+from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperparameters
 from recsys_assets.domain.factorization_machine.metrics import quality
 from recsys_assets.domain.factorization_machine.model import DataError
-from recsys_assets.domain.factorization_machine.training import DivergenceError, Progress, train
+from recsys_assets.domain.factorization_machine.solvers import adam
+from recsys_assets.domain.factorization_machine.solvers.adam import train
+from recsys_assets.domain.factorization_machine.solvers.common import DivergenceError, Progress
 
 
-def settings_for(X: csr_matrix, **changes: Any) -> Hyperparameters:
+def settings_for(X: csr_matrix, **changes: Any) -> ExtendedHyperparameters:
     plain = {"num_factors": 3, "predictor_type": "regressor", "mini_batch_size": 7, "epochs": 2}
-    return Hyperparameters(feature_dim=X.shape[1], **(plain | changes))
+    return ExtendedHyperparameters(feature_dim=X.shape[1], **(plain | changes))
 
 
 def some_records(rows: int, features: int, seed: int = 0) -> tuple[csr_matrix, np.ndarray]:
@@ -28,7 +29,10 @@ def some_records(rows: int, features: int, seed: int = 0) -> tuple[csr_matrix, n
 
 
 def reference(
-    X: csr_matrix, y: np.ndarray, h: Hyperparameters, start: tuple[float, np.ndarray, np.ndarray]
+    X: csr_matrix,
+    y: np.ndarray,
+    h: ExtendedHyperparameters,
+    start: tuple[float, np.ndarray, np.ndarray],
 ) -> tuple[float, np.ndarray, np.ndarray, list[float]]:
     """Train as the built-in does, in float64 and dense; return also each epoch's scores."""
     X, size = X.toarray().astype(np.float64), h.mini_batch_size
@@ -59,8 +63,9 @@ def reference(
             for name, gradient in gradients.items():
                 at = [0] if name == "bias" else touched
                 g = gradient[at] * (h.rescale_grad or 1 / size)
-                g = np.clip(g, -(h.clip_gradient or np.inf), h.clip_gradient or np.inf)
+                # decay before clipping: so does adam_update of MXNet 1.9.1, dense and lazy
                 g += getattr(h, f"{name}_wd") * theta[name][at]
+                g = np.clip(g, -(h.clip_gradient or np.inf), h.clip_gradient or np.inf)
                 m[name][at] = 0.9 * m[name][at] + 0.1 * g
                 s[name][at] = 0.999 * s[name][at] + 0.001 * g**2
                 step = getattr(h, f"{name}_lr") * rate
@@ -69,7 +74,7 @@ def reference(
     return theta["bias"][0], theta["linear"][:, 0], theta["factors"], epochs
 
 
-def initial(X: csr_matrix, h: Hyperparameters) -> tuple[float, np.ndarray, np.ndarray]:
+def initial(X: csr_matrix, h: ExtendedHyperparameters) -> tuple[float, np.ndarray, np.ndarray]:
     """Return the initial parameters: those of a run that changes nothing."""
     still = {f"{group}_lr": 0.0 for group in ("bias", "linear", "factors")}
     model = train(X, np.zeros(X.shape[0], np.float32), h.model_copy(update=still))
@@ -87,6 +92,8 @@ def initial(X: csr_matrix, h: Hyperparameters) -> tuple[float, np.ndarray, np.nd
         {"bias_lr": 0.01, "linear_lr": 0.03, "bias_wd": 0.5, "factors_init_sigma": 0.2},
         {"rescale_grad": 2.0, "eps": 0.5, "factors_init_sigma": 0.2, "factors_lr": 0.1},
         {"clip_gradient": 0.05, "linear_wd": 1.0, "linear_lr": 0.1},
+        {"clip_gradient": 0.0},  # does not clip, as in MXNet
+        {"num_factors": 1},
         {"factors_init_method": "uniform", "factors_init_scale": 0.4, "num_factors": 17},
     ],
     ids=lambda changes: ",".join(changes) or "defaults",
@@ -121,7 +128,7 @@ def test_every_so_many_mini_batches_are_reported(monkeypatch: pytest.MonkeyPatch
     X, y = some_records(20, 30)
     h = settings_for(X, mini_batch_size=3)  # 7 mini-batches an epoch
     whole = train(X, y, h)
-    monkeypatch.setattr(training, "BATCHES_PER_REPORT", 3)
+    monkeypatch.setattr(adam, "BATCHES_PER_REPORT", 3)
     reported: list[Progress] = []
     in_parts = train(X, y, h, report=reported.append)
     assert [progress.batch for progress in reported] == [0, 3, 6, None, 0, 3, 6, None]
@@ -233,6 +240,38 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another() -> None:
     assert (first.factors != other.factors).all()
 
 
+@pytest.mark.parametrize("factors", [1, 2, 7, 64])
+def test_the_model_does_not_depend_on_the_number_of_threads(
+    factors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adam, "_SMALLEST_SHARED_BATCH", 1)
+    monkeypatch.setattr(adam, "BATCHES_PER_REPORT", 10)
+    X, y = some_records(500, 80)
+    h = settings_for(X, num_factors=factors, factors_lr=0.05, epochs=5)
+    one, two, many = (train(X, y, h, threads=threads) for threads in (1, 2, 5))
+    for model in (two, many):
+        assert model.bias == one.bias
+        assert model.linear.tobytes() == one.linear.tobytes()
+        assert model.factors.tobytes() == one.factors.tobytes()
+
+
+def test_the_best_epoch_is_kept_when_training_stops_early() -> None:
+    X, _ = some_records(60, 30)
+    y = (X @ np.random.default_rng(0).normal(size=30)).astype(np.float32)
+    validation = X[40:], y[40:]
+    h = settings_for(X, epochs=300, factors_lr=0.02, linear_lr=0.02, early_stopping_patience=3)
+    reported: list[Progress] = []
+    model = train(X[:40], y[:40], h, validation=validation, report=reported.append)
+    losses = [progress.validation[0].value for progress in reported if progress.batch is None]
+    best = int(np.argmin(losses))
+    assert best > 0
+    assert len(losses) == best + 1 + 3 < 300
+    (rmse,) = quality("regressor", model.predict(validation[0]), validation[1])
+    assert rmse.value == losses[best]
+    shorter = h.model_copy(update={"epochs": best + 1, "early_stopping_patience": None})
+    assert train(X[:40], y[:40], shorter).factors.tobytes() == model.factors.tobytes()
+
+
 def test_entries_stored_out_of_order_train_the_same_model() -> None:
     X, y = some_records(20, 30)
     backwards = X.copy()
@@ -259,12 +298,22 @@ def test_records_that_cannot_be_learned_from_are_refused() -> None:
     classifier = settings_for(X, predictor_type="binary_classifier")
     three, infinite = y.copy(), y.copy()
     three[4], infinite[5] = 3, np.inf
+    not_a_number, outside, negative = X.copy(), X.copy(), X.copy()
+    not_a_number.data[X.indptr[6]] = np.nan
+    outside.indices[X.indptr[7]] = 30
+    negative.indices[X.indptr[8]] = -1
+    patient = settings_for(X, early_stopping_patience=1)
     for records, labels, settings, message in (
         (X[:0], y[:0], h, "at least one record"),
         (X[:, :29], y, h, r"expected records of 30 features \(feature_dim\), got 29"),
         (X, y[:19], h, r"expected 20 float32 labels, .* got float32 of shape \(19,\)"),
         (X, y.astype(np.float64), h, "float64"),
         (X, infinite, h, "expected finite labels, got inf in record 5"),
+        (X, None, h, "expected records with labels, got none"),
+        (not_a_number, y, h, r"expected finite values, got nan of feature \d+ in record 6"),
+        (outside, y, h, "expected features from 0 to 29, got 30 in record 7"),
+        (negative, y, h, "expected features from 0 to 29, got -1 in record 8"),
+        (X, y, patient, "early_stopping_patience needs validation records"),
         (X, three, classifier, "labels 0 or 1 .* got 3 in record 4"),
     ):
         with pytest.raises(DataError, match=message):
@@ -306,7 +355,7 @@ def test_awss_own_run_on_movielens_is_reproduced(real_data: Callable[[str], Path
     X, y = one_hot(base)
     assert X.shape == (90_570, 2623)
     assert len(test) == 9428
-    h = Hyperparameters(
+    h = ExtendedHyperparameters(
         feature_dim=2623,
         num_factors=64,
         predictor_type="binary_classifier",

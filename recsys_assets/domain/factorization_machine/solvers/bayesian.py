@@ -1,0 +1,795 @@
+"""Training by sampling: a Bayesian factorization machine by block Gibbs sampling.
+
+What belongs here: the priors, the conditional distributions and the loop over sweeps. What does
+not: cutting records into blocks (``blocks``) and making one model of many samples (``averaging``).
+
+Labels are first shifted and scaled to mean 0 and standard deviation 1. For those, with θ_j =
+(v_j, w1_j) the factors and linear weight of feature j, which is of block b, and r_j how reliable
+the labels of j's records are:
+
+- label ~ N(score, 1 / (p Π_j r_j)), the product over those features of the record whose block is
+  exclusive: one of which no record has two features, as with one-hot columns;
+- θ_jf ~ N(μ_bf, 1 / λ_bf) and r_j ~ Gamma(100, 100);
+- μ_bf ~ N(0, 1 / λ_bf), p ~ Gamma(½, ½), w0 is flat;
+- λ_bf ~ Gamma(c / 2, c s² / 2), which counts as c features of variance s². For linear weights s
+  is 1; for factors s is such that an interaction v_i·v_j has a standard deviation of 0.3. c is 1,
+  but for the factors of the first two blocks (who rated what) greater by half the number of the
+  block's features: else their factors die out where records are few. The factors of further
+  blocks may well die out, and begin a tenth as large.
+
+A sweep draws each of these in turn from its distribution given all others. Given the other blocks,
+the features of an exclusive block are independent of each other, and θ_j is drawn as a whole. With
+q the sum of a record's factors in the other blocks and a last component 1, y its label less what
+it scores without j, x the value of j there, and Σ over the records of j, each weighted by the other
+blocks' r, the precision is P = diag(λ) + p r_j Σ x² q qᵀ and the mean P⁻¹ (λ μ + p r_j Σ x q y).
+Features of other blocks are drawn one component at a time.
+
+Sources: Salakhutdinov and Mnih 2008, "Bayesian probabilistic matrix factorization using MCMC";
+Freudenthaler, Schmidt-Thieme and Rendle 2011, "Bayesian factorization machines"; Rendle 2013,
+"Scaling factorization machines to relational data"; for r Lakshminarayanan, Bouchard and
+Archambeau 2011, "Robust Bayesian matrix factorisation".
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_matrix
+
+from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperparameters
+from recsys_assets.domain.factorization_machine.metrics import Metric
+from recsys_assets.domain.factorization_machine.model import FactorizationMachine, as_features
+from recsys_assets.domain.factorization_machine.solvers.averaging import InteractionAverage
+from recsys_assets.domain.factorization_machine.solvers.blocks import Block, as_blocks
+from recsys_assets.domain.factorization_machine.solvers.common import (
+    DivergenceError,
+    Floats,
+    Progress,
+    Records,
+    check_records,
+    processors,
+)
+from recsys_assets.domain.factorization_machine.solvers.stopping import (
+    EarlyStopping,
+    check_validation,
+    validate,
+)
+
+Doubles = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int32]
+
+# The priors; all three were chosen on validation records of films' and of generated ratings.
+_INTERACTION_SIGMA = 0.3
+_PRIOR_FEATURES = 0.5  # what the prior of factors' variances counts as, per feature of a block
+_RELIABILITY_SHAPE = 100.0
+_MAIN_BLOCKS = 2  # with this prior
+_INITIAL_SCALE_OF_OTHERS = np.float32(0.1)
+
+_OPERATIONS_PER_PART = 1 << 22  # work is cut into parts of about this size, whoever does them
+_MOST_PARTS = 64
+
+
+def train(
+    X: csr_matrix,
+    y: Floats,
+    hyperparameters: ExtendedHyperparameters,
+    *,
+    validation: Records | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+    random_state: int = 0,
+    threads: int | None = None,
+) -> FactorizationMachine:
+    """Fit the posterior mean of a Bayesian factorization machine.
+
+    The model is the mean of all samples after burn-in: of the bias, of the linear weights and, as
+    near as `num_factors` allow, of the interactions. A feature that no record has gets the mean of
+    its block.
+
+    Parameters
+    ----------
+    X
+        CSR of shape ``(records, feature_dim)`` with any number of non-zeros a row. Records' order
+        does not matter but for rounding.
+    y
+        float32 of shape ``(records,)``.
+    hyperparameters
+        Those of solver "mcmc"; their `feature_dim` must be the width of `X`.
+    validation
+        Records that are not trained on. After burn-in each sweep reports how well the mean so far
+        predicts them, which is what `early_stopping_patience` looks at.
+    report
+        Called after each sweep, with the metrics of its own sample on the training records.
+    random_state
+        Seed, not negative. Every part of every sweep has a generator of its own, seeded with this
+        and its place.
+    threads
+        How many to use; all processors of this process by default. The model does not depend on
+        it.
+
+    Raises
+    ------
+    DataError
+        As :func:`check_records`, :func:`check_validation` and :func:`as_blocks` say.
+    DivergenceError
+        If a sample's scores are not finite, as features of enormous values make them.
+    """
+    check_records(X, y, hyperparameters)
+    check_validation(validation, hyperparameters)
+    X.check_format(full_check=True)  # the compiled loops trust every index
+    X = as_features(X, hyperparameters.feature_dim)
+    blocks = as_blocks(X, hyperparameters.feature_blocks)
+    offset = float(np.mean(y, dtype=np.float64))
+    scale = float(np.std(y, dtype=np.float64)) or 1.0
+    average = _Average(X, blocks, offset, scale)
+    stopping = EarlyStopping(hyperparameters.early_stopping_patience)
+    with ThreadPoolExecutor(threads or processors()) as executor:
+        scaled = ((y - offset) / scale).astype(np.float32)
+        chain = _Chain(blocks, scaled, hyperparameters.num_factors, random_state, executor)
+        for sweep in range(hyperparameters.epochs):
+            rmse = scale * chain.sweep(sweep)
+            if not np.isfinite(rmse):
+                raise DivergenceError(
+                    f"training diverged in sweep {sweep}: scores are no longer finite; are there "
+                    "features of enormous values?"
+                )
+            of_validation: tuple[Metric, ...] = ()
+            if sweep >= hyperparameters.burn_in:
+                average.add(chain)
+                if validation is not None:
+                    model = average.model()
+                    of_validation = validate(model, validation)
+            report(Progress(sweep, None, (Metric("rmse", "loss", rmse),), of_validation))
+            if of_validation and stopping.update(model, of_validation):
+                break
+    return average.model() if stopping.best is None else stopping.best
+
+
+class _Average:
+    """The mean of a chain's samples as one model, back on the scale of the labels."""
+
+    def __init__(self, X: csr_matrix, blocks: Sequence[Block], offset: float, scale: float) -> None:
+        squares = np.bincount(X.indices, weights=X.data.astype(np.float64) ** 2)
+        weights = np.zeros(X.shape[1], np.float32)
+        weights[: len(squares)] = squares
+        self._columns = [block.columns for block in blocks]
+        self._interactions = InteractionAverage(
+            [weights[columns] for columns in self._columns],
+            [not block.is_exclusive for block in blocks],
+        )
+        self._offset, self._scale = offset, scale
+        self._samples, self._bias, self._linear = 0, 0.0, np.zeros(X.shape[1])
+
+    def add(self, chain: "_Chain") -> None:
+        self._samples += 1
+        self._bias += chain.bias
+        self._linear += chain.expected[:, -1]
+        self._interactions.add(
+            [chain.theta[columns, :-1] for columns in self._columns],
+            [chain.expected[columns, :-1] for columns in self._columns],
+        )
+
+    def model(self) -> FactorizationMachine:
+        return FactorizationMachine(
+            predictor_type="regressor",
+            bias=self._offset + self._scale * self._bias / self._samples,
+            linear=(self._linear * (self._scale / self._samples)).astype(np.float32),
+            factors=np.concatenate(self._interactions.factors) * np.float32(self._scale**0.5),
+        )
+
+
+# ------------------------------------------------------------------------------------ the chain
+
+
+class _Arrays(NamedTuple):
+    """A block as the compiled loops see it.
+
+    `indptr`, `cases` and `values` are CSC arrays: for each feature the cases that hold it, and its
+    values there. Records are sorted by case: those of case c are from ``start[c]`` to
+    ``start[c + 1]``, with their labels in `y` and in a row of `others` their cases in the other
+    blocks, as rows of the table of all cases; this block's cases begin there at `first_case`.
+    """
+
+    indptr: Integers
+    cases: Indices
+    values: Floats
+    start: Integers
+    others: Indices
+    y: Floats
+    first_case: int
+
+
+class _Chain:
+    """One Markov chain: the current sample, and how to come from it to the next.
+
+    Attributes
+    ----------
+    bias
+        w0.
+    theta
+        float32 of shape ``(feature_dim, num_factors + 1)``: factors, then linear weights.
+    expected
+        Of the shape of `theta`: what each row, or in blocks that are not exclusive each component,
+        was expected to be when it was drawn.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        y: Floats,
+        num_factors: int,
+        random_state: int,
+        executor: Executor,
+    ) -> None:
+        self._seed, self._executor = random_state, executor
+        self._factors_sigma = (_INTERACTION_SIGMA**2 / num_factors) ** 0.25
+        features = sum(block.cases.shape[1] for block in blocks)
+        self.bias = 0.0
+        self.theta = self._generator().standard_normal((features, num_factors + 1), np.float32)
+        self.theta *= np.float32(self._factors_sigma)
+        for block in blocks[_MAIN_BLOCKS:]:
+            self.theta[block.columns] *= _INITIAL_SCALE_OF_OTHERS
+        self.expected = np.zeros_like(self.theta)
+        self._precision = 1.0
+        first_case = np.cumsum([0, *(block.cases.shape[0] for block in blocks)])
+        # Of each case the sum of its features' factors, then what it scores by itself; and its r.
+        self._table = np.empty((first_case[-1], num_factors + 1), np.float32)
+        self._reliability = np.ones(first_case[-1], np.float32)
+        self._errors, self._weights = np.empty_like(y), np.empty_like(y)
+        arrays = [_arrays_of(blocks, index, y, first_case) for index in range(len(blocks))]
+        self._blocks = [
+            _SampledBlock(
+                block,
+                arrays[index],
+                _PRIOR_FEATURES if index < _MAIN_BLOCKS else 0.0,
+                self.theta,
+                self.expected,
+                self._table,
+            )
+            for index, block in enumerate(blocks)
+        ]
+
+    def sweep(self, number: int) -> float:
+        """Draw the next sample; return its RMSE on the training records."""
+        for index, block in enumerate(self._blocks):
+            generator = self._generator(number, index)
+            mu, lam = block.draw_prior(generator, self._factors_sigma)
+            block.forget_unseen(mu)
+            if block.is_exclusive:
+                self._draw_exclusive(block, mu, lam, (number, index))
+            else:
+                self._draw_shared(block, mu, lam, generator)
+        return self._draw_bias_and_precision(self._generator(number))
+
+    def _generator(self, *place: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self._seed, spawn_key=place))
+
+    def _draw_exclusive(
+        self, block: "_SampledBlock", mu: Doubles, lam: Doubles, place: tuple[int, ...]
+    ) -> None:
+        def draw(part: int) -> None:
+            first, last = block.cuts[part : part + 2]
+            generator = self._generator(*place, part)
+            shapes = _RELIABILITY_SHAPE + block.records[first:last] / 2
+            _draw_exclusive(
+                block.arrays,
+                first,
+                last,
+                self.bias,
+                self._precision,
+                mu,
+                lam,
+                generator.standard_normal((last - first, len(mu)), np.float32),
+                generator.standard_gamma(shapes),
+                self._table,
+                self._reliability,
+                block.theta,
+                block.expected,
+            )
+
+        self._in_parts(draw, block.cuts)
+
+    def _draw_shared(
+        self, block: "_SampledBlock", mu: Doubles, lam: Doubles, generator: np.random.Generator
+    ) -> None:
+        self._measure(block)
+        _draw_shared(
+            block.arrays,
+            self._precision,
+            mu,
+            lam,
+            generator.standard_normal((len(mu), len(block.theta)), np.float32),
+            self._errors,
+            self._weights,
+            self._table,
+            block.theta,
+            block.expected,
+        )
+        block.sum_cases()
+
+    def _draw_bias_and_precision(self, generator: np.random.Generator) -> float:
+        total, slope, squares, plain_slope, plain_squares = self._measure(self._blocks[0])
+        step = generator.normal(slope / total, 1 / np.sqrt(self._precision * total))
+        self.bias += step
+        squares += step * (step * total - 2 * slope)
+        count = len(self._errors)
+        self._precision = generator.gamma((1 + count) / 2, 2 / (1 + squares))
+        mean_square = plain_squares / count + step * (step - 2 * plain_slope / count)
+        return float(np.sqrt(max(mean_square, 0.0)))  # rounding can take it below
+
+    def _measure(self, block: "_SampledBlock") -> Doubles:
+        """Put each record's error and its weight Π r in place, in the order of `block`.
+
+        Return the sums that the compiled `_measure` does.
+        """
+
+        def measure(part: int) -> tuple[float, ...]:
+            first, last = block.case_cuts[part : part + 2]
+            sums: tuple[float, ...] = _measure(
+                block.arrays,
+                first,
+                last,
+                self.bias,
+                self._table,
+                self._reliability,
+                self._errors,
+                self._weights,
+            )
+            return sums
+
+        sums: Doubles = np.sum(self._in_parts(measure, block.case_cuts), axis=0)
+        return sums
+
+    def _in_parts(self, do: Callable[[int], Any], cuts: Sequence[int]) -> list[Any]:
+        return list(self._executor.map(do, range(len(cuts) - 1)))
+
+
+class _SampledBlock:
+    """A block with its own share of a chain's arrays, and the prior of its features.
+
+    `records` is the number of records of each feature; `cuts` and `case_cuts` are where its
+    features and its cases are cut into parts.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        arrays: _Arrays,
+        prior_features: float,
+        theta: Floats,
+        expected: Floats,
+        table: Floats,
+    ) -> None:
+        columns = theta.shape[1]
+        self.arrays = arrays
+        self.is_exclusive = block.is_exclusive
+        self.theta, self.expected = theta[block.columns], expected[block.columns]
+        self._prior_features = prior_features
+        self._cases = block.cases
+        self._table = table[arrays.first_case : arrays.first_case + block.cases.shape[0]]
+        self._mu = np.zeros(columns)
+        self.sum_cases()
+        records_before = np.concatenate([[0], np.cumsum(np.diff(arrays.start)[arrays.cases])])
+        self.records = np.diff(records_before[arrays.indptr])
+        self._seen = self.records > 0
+        features = np.arange(len(arrays.indptr))
+        self.cuts = _cuts(records_before[arrays.indptr] * columns**2 + features * columns**3)
+        self.case_cuts = _cuts(arrays.start * columns * 10)
+
+    def draw_prior(
+        self, generator: np.random.Generator, factors_sigma: float
+    ) -> tuple[Doubles, Doubles]:
+        """Return new means and precisions of the block's parameters, one for each column."""
+        seen = int(self._seen.sum())
+        sums, squares = _moments(self.theta, self._seen, self._mu)
+        counts_as = np.full(len(sums), 1 + self._prior_features * seen)
+        variance = np.full(len(sums), factors_sigma**2)
+        counts_as[-1] = variance[-1] = 1.0
+        lam = generator.gamma(
+            (counts_as + seen + 1) / 2, 2 / (counts_as * variance + squares + self._mu**2)
+        )
+        self._mu = generator.normal(sums / (seen + 1), 1 / np.sqrt(lam * (seen + 1)))
+        return self._mu, lam
+
+    def forget_unseen(self, mu: Doubles) -> None:
+        """Let features that no record has be what they are expected to be: nothing is learned."""
+        self.theta[~self._seen] = self.expected[~self._seen] = mu
+
+    def sum_cases(self) -> None:
+        """Bring the table of cases up to date with the parameters."""
+        cases = self._cases
+        _sum_cases(cases.indptr, cases.indices, cases.data, self.theta, self._table)
+
+
+def _arrays_of(blocks: Sequence[Block], index: int, y: Floats, first_case: Integers) -> _Arrays:
+    block = blocks[index]
+    order = np.argsort(block.case, kind="stable")
+    counts = np.bincount(block.case, minlength=block.cases.shape[0])
+    others = np.empty((len(y), len(blocks) - 1), np.int32)
+    for column, other in enumerate(i for i in range(len(blocks)) if i != index):
+        others[:, column] = blocks[other].case[order] + first_case[other]
+    csc = block.cases.tocsc()
+    return _Arrays(
+        indptr=csc.indptr.astype(np.int64),
+        cases=csc.indices.astype(np.int32),
+        values=csc.data,
+        start=np.concatenate([[0], np.cumsum(counts)]),
+        others=others,
+        y=y[order],
+        first_case=int(first_case[index]),
+    )
+
+
+def _cuts(cost_before: Integers) -> list[int]:
+    """Cut items into parts of about equal cost, given the cost of all items before each."""
+    items, cost = len(cost_before) - 1, int(cost_before[-1])
+    parts = min(_MOST_PARTS, cost // _OPERATIONS_PER_PART + 1)
+    inner: Iterable[int] = np.searchsorted(cost_before, np.linspace(0, cost, parts + 1)[1:-1])
+    return [0, *sorted({int(cut) for cut in inner} - {0, items}), items]
+
+
+# -------------------------------------------------------------------------------- compiled loops
+
+# float32 constants: with Python's floats the arithmetic would silently be double.
+_ONE, _HALF, _ZERO = np.float32(1), np.float32(0.5), np.float32(0)
+_ROWS = 4  # of a sum of outer products that are added at once: fewer passes over the sum
+
+# Sums may be added up in another order, for the sake of vector instructions; unlike full fastmath
+# this keeps numbers that are not finite, by which divergence is noticed.
+_compile = numba.njit(
+    cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}
+)
+
+
+@_compile
+def _moments(
+    theta: Floats, seen: npt.NDArray[np.bool_], centre: Doubles
+) -> tuple[Doubles, Doubles]:
+    """Return Σ θ_j and Σ (θ_j - centre)² over the features seen."""
+    columns = theta.shape[1]
+    sums, squares = np.zeros(columns), np.zeros(columns)
+    for feature in range(len(theta)):
+        if seen[feature]:
+            for f in range(columns):
+                sums[f] += theta[feature, f]
+                squares[f] += (theta[feature, f] - centre[f]) ** 2
+    return sums, squares
+
+
+@_compile
+def _sum_cases(
+    indptr: Indices, indices: Indices, data: Floats, theta: Floats, table: Floats
+) -> None:
+    """Put in each case's row of `table` its sum of factors, then what it scores by itself."""
+    k = theta.shape[1] - 1
+    for case in range(len(indptr) - 1):
+        sums = table[case]
+        sums[:] = _ZERO
+        squares, total = _ZERO, _ZERO
+        for entry in range(indptr[case], indptr[case + 1]):
+            weights, x = theta[indices[entry]], data[entry]
+            for f in range(k + 1):
+                sums[f] += x * weights[f]
+            for f in range(k):
+                squares += (x * weights[f]) ** 2
+        for f in range(k):
+            total += sums[f] * sums[f]
+        sums[k] += _HALF * (total - squares)
+
+
+# Rows go to these two as a table and an index: making a view of a row is not free in inner loops.
+
+
+@_compile
+def _gather(table: Floats, others: Indices, row: int, sums: Floats, at: int) -> np.float32:
+    """Put the sum of factors of a row's cases in ``sums[at]``; return what they score together."""
+    k = table.shape[1] - 1
+    for f in range(k):
+        sums[at, f] = _ZERO
+    scored, squares, total = _ZERO, _ZERO, _ZERO
+    for block in range(others.shape[1]):
+        case = others[row, block]
+        scored += table[case, k]
+        for f in range(k):
+            factor = table[case, f]
+            sums[at, f] += factor
+            squares += factor * factor
+    for f in range(k):
+        total += sums[at, f] * sums[at, f]
+    return scored + _HALF * (total - squares)
+
+
+@_compile
+def _product(reliability: Floats, others: Indices, row: int) -> np.float32:
+    weight = _ONE
+    for block in range(others.shape[1]):
+        weight *= reliability[others[row, block]]
+    return weight
+
+
+@_compile
+def _measure(
+    arrays: _Arrays,
+    first: int,
+    last: int,
+    bias: float,
+    table: Floats,
+    reliability: Floats,
+    errors: Floats,
+    weights: Floats,
+) -> tuple[float, float, float, float, float]:
+    """Put the error and the weight of each record of the cases `first` to `last` in place.
+
+    Return the sums of weights, of weighted errors and their squares, of errors and squares.
+    """
+    _, _, _, start, others, y, first_case = arrays
+    k = table.shape[1] - 1
+    is_pair = others.shape[1] == 1
+    gathered = np.empty((1, k), np.float32)
+    source, at = table if is_pair else gathered, 0
+    total, slope, squares, plain_slope, plain_squares = 0.0, 0.0, 0.0, 0.0, 0.0
+    for case in range(first, last):
+        own = table[first_case + case]
+        for row in range(start[case], start[case + 1]):
+            if is_pair:
+                at = others[row, 0]
+                rest = table[at, k]
+            else:
+                rest = _gather(table, others, row, gathered, 0)
+            error = y[row] - np.float32(bias) - own[k] - rest
+            for f in range(k):
+                error -= own[f] * source[at, f]
+            weight = reliability[first_case + case] * _product(reliability, others, row)
+            errors[row], weights[row] = error, weight
+            total += weight
+            slope += weight * error
+            squares += weight * error * error
+            plain_slope += error
+            plain_squares += error * error
+    return total, slope, squares, plain_slope, plain_squares
+
+
+@_compile
+def _draw_exclusive(
+    arrays: _Arrays,
+    first: int,
+    last: int,
+    bias: float,
+    precision: float,
+    mu: Doubles,
+    lam: Doubles,
+    normals: Floats,
+    gammas: Doubles,
+    table: Floats,
+    reliability: Floats,
+    theta: Floats,
+    expected: Floats,
+) -> None:
+    """Draw r, then θ, of the features `first` to `last` of an exclusive block.
+
+    `normals` and `gammas` are draws of the standard distributions, the latter of the prior's shape
+    plus half the feature's records. Brings the cases of these features in `table` up to date.
+    """
+    indptr, cases, values, start, others, y, first_case = arrays
+    columns = theta.shape[1]
+    k = columns - 1
+    # Of _ROWS records at a time: where their q stands in `source`, Π r x² and Π r x y.
+    is_pair = others.shape[1] == 1
+    gathered = np.zeros((_ROWS, k), np.float32)
+    source = table if is_pair else gathered
+    at = np.zeros(_ROWS, np.int64)
+    weights, slopes = np.zeros(_ROWS, np.float32), np.zeros(_ROWS, np.float32)
+    # Σ x² q qᵀ below and on the diagonal, less its last element, and Σ x q y less its last one.
+    gram, slope = np.empty((columns, k), np.float32), np.empty(k, np.float32)
+    P, expectation, drawn = np.empty((columns, columns)), np.empty(columns), np.empty(columns)
+
+    for feature in range(first, last):
+        if indptr[feature] == indptr[feature + 1]:
+            continue
+        own = theta[feature]
+        gram[:] = _ZERO
+        slope[:] = _ZERO
+        last_square, last_slope, squared_errors = 0.0, 0.0, 0.0
+        used = 0
+        for entry in range(indptr[feature], indptr[feature + 1]):
+            x = values[entry]
+            for row in range(start[cases[entry]], start[cases[entry] + 1]):
+                if is_pair:
+                    other = others[row, 0]
+                    at[used] = other
+                    weight, rest = reliability[other], table[other, k]
+                else:
+                    at[used] = used
+                    weight = _product(reliability, others, row)
+                    rest = _gather(table, others, row, gathered, used)
+                target = y[row] - np.float32(bias) - rest
+                score = own[k]
+                for f in range(k):
+                    score += own[f] * source[at[used], f]
+                error = target - x * score
+                squared_errors += weight * error * error
+                slopes[used] = weight * x * target
+                weights[used] = weight * x * x
+                last_slope += slopes[used]
+                last_square += weights[used]
+                used += 1
+                if used == _ROWS:
+                    _add_outer_products(source, at, weights, slopes, gram, slope)
+                    used = 0
+        if used:
+            weights[used:] = _ZERO
+            slopes[used:] = _ZERO
+            _add_outer_products(source, at, weights, slopes, gram, slope)
+
+        own_reliability = gammas[feature - first] / (
+            _RELIABILITY_SHAPE + precision * squared_errors / 2
+        )
+        alpha = precision * own_reliability
+        for i in range(k):
+            for j in range(i, columns):
+                P[i, j] = alpha * gram[j, i]
+            P[i, i] += lam[i]
+            expectation[i] = alpha * slope[i] + lam[i] * mu[i]
+        P[k, k] = alpha * last_square + lam[k]
+        expectation[k] = alpha * last_slope + lam[k] * mu[k]
+        _factorize(P)
+        _solve(P, normals[feature - first], expectation, drawn)
+        for f in range(columns):
+            expected[feature, f], theta[feature, f] = expectation[f], drawn[f]
+        for entry in range(indptr[feature], indptr[feature + 1]):
+            case = first_case + cases[entry]
+            reliability[case] = own_reliability
+            for f in range(columns):
+                table[case, f] = values[entry] * theta[feature, f]
+
+
+@_compile
+def _add_outer_products(
+    source: Floats, at: Integers, weights: Floats, slopes: Floats, gram: Floats, slope: Floats
+) -> None:
+    # Elements one by one: unpacking an array checks its length, at half the speed of all this.
+    k = gram.shape[1]
+    q0, q1, q2, q3 = source[at[0]], source[at[1]], source[at[2]], source[at[3]]
+    s0, s1, s2, s3 = slopes[0], slopes[1], slopes[2], slopes[3]
+    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
+    last = gram[k]
+    for j in range(k):
+        slope[j] += s0 * q0[j] + s1 * q1[j] + s2 * q2[j] + s3 * q3[j]
+        last[j] += w0 * q0[j] + w1 * q1[j] + w2 * q2[j] + w3 * q3[j]
+    for i in range(k):
+        row = gram[i]
+        c0, c1, c2, c3 = w0 * q0[i], w1 * q1[i], w2 * q2[i], w3 * q3[i]
+        for j in range(min(i // 8 * 8 + 8, k)):  # beyond the diagonal, to fill a vector
+            row[j] += c0 * q0[j] + c1 * q1[j] + c2 * q2[j] + c3 * q3[j]
+
+
+@_compile
+def _factorize(P: Doubles) -> None:
+    """Put U with P = Uᵀ U (Cholesky) in the place of the upper triangle of P."""
+    n = len(P)
+    for i in range(n):
+        row = P[i]
+        whole = i // 4 * 4
+        for j in range(0, whole, 4):  # four rows at once: fewer passes over `row`
+            a, b, c, d = P[j, i], P[j + 1, i], P[j + 2, i], P[j + 3, i]
+            p, q, s, t = P[j], P[j + 1], P[j + 2], P[j + 3]
+            for m in range(i, n):
+                row[m] -= a * p[m] + b * q[m] + c * s[m] + d * t[m]
+        for j in range(whole, i):
+            a, p = P[j, i], P[j]
+            for m in range(i, n):
+                row[m] -= a * p[m]
+        scale = 1 / np.sqrt(row[i])
+        for m in range(i, n):
+            row[m] *= scale
+
+
+@_compile
+def _solve(U: Doubles, normals: Floats, expectation: Doubles, drawn: Doubles) -> None:
+    """Put (UᵀU)⁻¹ b in the place of `expectation`, b, and that plus U⁻¹ normals in `drawn`."""
+    n = len(U)
+    for i in range(n):
+        expectation[i] /= U[i, i]
+        for m in range(i + 1, n):
+            expectation[m] -= U[i, m] * expectation[i]
+        drawn[i] = expectation[i] + normals[i]
+    for i in range(n - 1, -1, -1):
+        mean, draw = expectation[i], drawn[i]
+        for m in range(i + 1, n):
+            mean -= U[i, m] * expectation[m]
+            draw -= U[i, m] * drawn[m]
+        expectation[i], drawn[i] = mean / U[i, i], draw / U[i, i]
+
+
+@_compile
+def _draw_shared(
+    arrays: _Arrays,
+    precision: float,
+    mu: Doubles,
+    lam: Doubles,
+    normals: Floats,
+    errors: Floats,
+    weights: Floats,
+    table: Floats,
+    theta: Floats,
+    expected: Floats,
+) -> None:
+    """Draw the linear weights, then factor by factor v, of a block whose cases share features.
+
+    A record scores x (u + d) more for each 1 that v_jf grows, with u the other blocks' sum of
+    factors and d the case's sum without feature j. So a feature needs of its cases no more than
+    sums over their records, of which the first letter says the power of the error and the second
+    that of u: `sum_01` is Σ w u. `errors` is brought up to date only once a factor, as each
+    record's case has by then changed by ``shift + growth * u``. Leaves `table` as it was.
+    """
+    indptr, cases, values, start, others, _, first_case = arrays
+    k = theta.shape[1] - 1
+    count = len(start) - 1
+    sum_00, sum_01, sum_02 = np.zeros(count), np.zeros(count), np.zeros(count)
+    sum_10, sum_11 = np.zeros(count), np.zeros(count)
+    shift, growth = np.zeros(count), np.zeros(count)
+    sums = np.empty(count)
+    for case in range(count):
+        for row in range(start[case], start[case + 1]):
+            sum_00[case] += weights[row]
+            sum_10[case] += weights[row] * errors[row]
+
+    for feature in range(len(theta)):
+        if indptr[feature] == indptr[feature + 1]:
+            continue
+        old = np.float64(theta[feature, k])
+        posterior, slope = lam[k], lam[k] * (mu[k] - old)
+        for entry in range(indptr[feature], indptr[feature + 1]):
+            case, x = cases[entry], np.float64(values[entry])
+            posterior += precision * x * x * sum_00[case]
+            slope += precision * x * sum_10[case]
+        expected[feature, k] = old + slope / posterior
+        theta[feature, k] = old + slope / posterior + normals[k, feature] / np.sqrt(posterior)
+        step = theta[feature, k] - old
+        for entry in range(indptr[feature], indptr[feature + 1]):
+            case, x = cases[entry], np.float64(values[entry])
+            sum_10[case] -= step * x * sum_00[case]
+            shift[case] += step * x
+
+    for f in range(k):
+        for case in range(count):
+            sums[case] = table[first_case + case, f]
+            sum_01[case], sum_02[case], sum_10[case], sum_11[case] = 0.0, 0.0, 0.0, 0.0
+            for row in range(start[case], start[case + 1]):
+                u, u_before = 0.0, 0.0
+                for other in others[row]:
+                    u += table[other, f]
+                    u_before += table[other, max(f - 1, 0)]
+                errors[row] -= np.float32(shift[case] + growth[case] * u_before)
+                weighted = weights[row] * errors[row]
+                sum_01[case] += weights[row] * u
+                sum_02[case] += weights[row] * u * u
+                sum_10[case] += weighted
+                sum_11[case] += weighted * u
+        shift[:] = 0.0
+        growth[:] = 0.0
+        for feature in range(len(theta)):
+            if indptr[feature] == indptr[feature + 1]:
+                continue
+            old = np.float64(theta[feature, f])
+            posterior, slope = lam[f], lam[f] * (mu[f] - old)
+            for entry in range(indptr[feature], indptr[feature + 1]):
+                case, x = cases[entry], np.float64(values[entry])
+                d = sums[case] - old * x
+                square = sum_02[case] + 2 * d * sum_01[case] + d * d * sum_00[case]
+                posterior += precision * x * x * square
+                slope += precision * x * (sum_11[case] + d * sum_10[case])
+            expected[feature, f] = old + slope / posterior
+            theta[feature, f] = old + slope / posterior + normals[f, feature] / np.sqrt(posterior)
+            step = theta[feature, f] - old
+            for entry in range(indptr[feature], indptr[feature + 1]):
+                case, x = cases[entry], np.float64(values[entry])
+                d = sums[case] - old * x
+                sum_10[case] -= step * x * (sum_01[case] + d * sum_00[case])
+                sum_11[case] -= step * x * (sum_02[case] + d * sum_01[case])
+                shift[case] += step * x * d
+                growth[case] += step * x
+                sums[case] += step * x
