@@ -60,11 +60,13 @@ _INIT_VALUE = "The constant start."
 
 
 class Hyperparameters(Config):
-    """Hyperparameters of SageMaker's built-in Factorization Machines.
+    """Hyperparameters of SageMaker's built-in Factorization Machines, and of this project's own.
 
     See "Factorization Machines Hyperparameters" in the Amazon SageMaker developer guide. Those
     left empty are not sent, so that the built-in's own defaults hold. The defaults here are the
-    ones that `benchmarks/default_hyperparameters.py` compares with others.
+    ones that `benchmarks/default_hyperparameters.py` compares with others. The last three are for
+    the local services and images of your own: a job that would send one to AWS's built-in is
+    refused.
     """
 
     num_factors: int = Field(default=64, ge=2, le=1000, description="Size of a factor vector.")
@@ -96,6 +98,19 @@ class Hyperparameters(Config):
     )
     rescale_grad: float | None = Field(
         default=None, description="Gradients are multiplied by this before they are cut."
+    )
+    solver: str | None = Field(
+        default=None,
+        pattern="^(adam|sgd|mcmc)$",  # Dagster has no choice of literals or nothing
+        description="adam, as the built-in, sgd or mcmc (Bayesian: the most accurate). Beyond AWS.",
+    )
+    early_stopping_patience: int | None = Field(
+        default=None,
+        ge=1,
+        description="Epochs without a gain on the validate split that end a training. Beyond AWS.",
+    )
+    burn_in: int | None = Field(
+        default=None, ge=1, description="Of mcmc: epochs before the first that counts. Beyond AWS."
     )
 
     def as_strings(self, feature_dim: int | str) -> dict[str, str]:
@@ -355,7 +370,7 @@ def training_request(context: RequestContext) -> dict[str, Any]:
     sagemaker: SageMaker = context.resources["sagemaker"]
     run = run_to_come(context)
     training = _training_of_a_run(context)
-    request = sagemaker.requests().training(sagemaker.training, training, run)
+    request = sagemaker.training_request(training, run)
     return {TRAINING: sagemaker.tagged(request, run)}
 
 
@@ -364,7 +379,7 @@ def tuning_request(context: RequestContext) -> dict[str, Any]:
     sagemaker: SageMaker = context.resources["sagemaker"]
     run = run_to_come(context)
     tuning = _tuning(context.config.tuning, _training_of_a_run(context))
-    request = sagemaker.requests().tuning(sagemaker.training, tuning, run)
+    request = sagemaker.tuning_request(tuning, run)
     request["HyperParameterTuningJobConfig"]["ResourceLimits"] = {
         "MaxNumberOfTrainingJobs": context.param("tuning", "max_jobs"),
         "MaxParallelTrainingJobs": context.param("tuning", "max_parallel_jobs"),

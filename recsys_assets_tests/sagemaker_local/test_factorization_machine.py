@@ -157,6 +157,27 @@ def test_a_search_over_the_built_in_finds_the_better_learning_rate(
     assert best == max(rates) > min(rates)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("beyond", [{}, {"solver": "mcmc", "epochs": 22}], ids=["adam", "mcmc"])
+def test_pipes_and_files_make_the_same_model(
+    endpoint: Endpoint, channels: list[dict[str, Any]], beyond: dict[str, Any]
+) -> None:
+    scores = []
+    for mode in ("File", "Pipe"):
+        name = f"fm-{mode.lower()}-{len(beyond)}"
+        endpoint.train(
+            name,
+            HYPERPARAMETERS | beyond,
+            AlgorithmSpecification=ALGORITHM | {"TrainingInputMode": mode},
+            InputDataConfig=channels,
+        )
+        job = endpoint.ended_training_job(name)
+        assert job["TrainingJobStatus"] == "Completed", job
+        metrics = {metric["MetricName"]: metric["Value"] for metric in job["FinalMetricDataList"]}
+        scores.append(metrics["test:rmse"])
+    assert scores[0] == scores[1]
+
+
 def test_a_mistake_in_a_hyperparameter_is_the_jobs_failure_reason(
     endpoint: Endpoint, channels: list[dict[str, Any]]
 ) -> None:

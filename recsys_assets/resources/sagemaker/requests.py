@@ -37,7 +37,7 @@ class Training:
     Attributes
     ----------
     hyperparameters
-        The built-in's, all as strings.
+        The algorithm's, all as strings.
     train_uri, validate_uri
         S3 prefixes of RecordIO files; the second is SageMaker's ``test`` channel.
     output_uri

@@ -10,7 +10,7 @@ orchestrator has created a job (``created``), the step waits for that one.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from dagster import ConfigurableResource, Failure, InitResourceContext
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
+from recsys_assets.domain.factorization_machine.extensions import extensions
 from recsys_assets.lost_interrupts import lost_interrupts_repeated
 from recsys_assets.resources.aws import AwsClients, is_aws
 from recsys_assets.resources.interrupts import was_interrupted
@@ -38,7 +39,7 @@ from recsys_assets.resources.sagemaker.cost import (
     require_affordable_job,
 )
 from recsys_assets.resources.sagemaker.endpoints import Deployment, Log
-from recsys_assets.resources.sagemaker.images import built_in_image
+from recsys_assets.resources.sagemaker.images import built_in_image, is_built_in
 from recsys_assets.resources.sagemaker.jobs import (
     ENDPOINT,
     ENDPOINT_CONFIG,
@@ -151,10 +152,16 @@ class SageMaker(ConfigurableResource[Any]):
 
     @contextmanager
     def training_job(self, training: Training, run: Run) -> Iterator[RemoteJob]:
-        """Start or find a training job; a run cancelled within the ``with`` block stops it."""
+        """Start or find a training job; a run cancelled within the ``with`` block stops it.
+
+        Raises
+        ------
+        Failure
+            As :meth:`training_request`.
+        """
 
         def request() -> Request:
-            return self.requests().training(self.training, training, run)
+            return self.training_request(training, run)
 
         with self._job(TRAINING, request, run, self._training_fleet()) as job:
             yield job
@@ -166,7 +173,8 @@ class SageMaker(ConfigurableResource[Any]):
         Raises
         ------
         Failure
-            If it would run more training jobs at once than the deployment allows.
+            If it would run more training jobs at once than the deployment allows, and as
+            :meth:`training_request`.
         """
         if tuning.max_parallel_jobs > self.training.max_parallel_jobs:
             raise Failure(
@@ -177,7 +185,7 @@ class SageMaker(ConfigurableResource[Any]):
             )
 
         def request() -> Request:
-            return self.requests().tuning(self.training, tuning, run)
+            return self.tuning_request(tuning, run)
 
         with self._job(TUNING, request, run, self._training_fleet(), tuning.max_jobs) as job:
             yield job
@@ -278,6 +286,25 @@ class SageMaker(ConfigurableResource[Any]):
         """Return a request with the tags of everything that is created, and the run's own."""
         return {**request, "Tags": run.tags(self.tags)}
 
+    def training_request(self, training: Training, run: Run) -> Request:
+        """Return the request of a training job.
+
+        Raises
+        ------
+        Failure
+            If there is no role, or if AWS's own built-in is to train with hyperparameters that it
+            does not have.
+        """
+        self._require_known(training.hyperparameters)
+        return self.requests().training(self.training, training, run)
+
+    def tuning_request(self, tuning: Tuning, run: Run) -> Request:
+        """Return the request of a tuning job; raises as :meth:`training_request`."""
+        self._require_known(
+            [*tuning.training.hyperparameters, *(item.name for item in tuning.ranges)]
+        )
+        return self.requests().tuning(self.training, tuning, run)
+
     def requests(self) -> RequestMaker:
         """Return what makes the requests of this deployment; nothing is called for it.
 
@@ -289,6 +316,22 @@ class SageMaker(ConfigurableResource[Any]):
         if not self.role_arn:
             raise Failure("No role: set RECSYS_ROLE_ARN.", allow_retries=False)
         return RequestMaker(self.training_image(), self.role_arn, self.network, self.encryption)
+
+    def _require_known(self, hyperparameters: Iterable[str]) -> None:
+        """Refuse what only the algorithm of this project knows when AWS's own is to train."""
+        unknown = extensions(hyperparameters)
+        if (
+            unknown
+            and not self.aws.local
+            and is_built_in(self.training_image())
+            and is_aws(self._client("sagemaker"))
+        ):
+            raise Failure(
+                "SageMaker's built-in Factorization Machines does not have the hyperparameters "
+                f"{', '.join(unknown)}. They are for the local services, and for the image of "
+                "images/factorization_machine, which `image` of the SageMaker settings names.",
+                allow_retries=False,
+            )
 
     def _deployment(self, log: Log) -> Deployment:
         return Deployment(

@@ -64,23 +64,19 @@ class Layout:
         config = self._read_config("resourceconfig")
         return config["current_host"], config["hosts"]
 
-    def channel_files(self, channel: str, input_mode: str) -> list[Path]:
-        """Return what to read a channel from, in the order of its objects' keys in S3.
-
-        Parameters
-        ----------
-        channel
-            Its name.
-        input_mode
-            ``Pipe`` for the named pipe of its first epoch, which can be read once; otherwise
-            (``File``, ``FastFile``) its files.
-        """
-        data = self.base / "input" / "data"
-        if input_mode == "Pipe":
-            return [data / f"{channel}_0"]
-        folder = data / channel
+    def channel_files(self, channel: str) -> list[Path]:
+        """Return the files of a channel, in the order of its objects' keys in S3."""
+        folder = self._data / channel
         files = (path for path in folder.rglob("*") if path.is_file())
         return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+    def pipe(self, channel: str, epoch: int) -> Path:
+        """Return the named pipe from which a channel in Pipe mode is read in an epoch, from 0."""
+        return self._data / f"{channel}_{epoch}"
+
+    @property
+    def _data(self) -> Path:
+        return self.base / "input" / "data"
 
     def _read_config(self, name: str) -> dict[str, Any]:
         path = self.base / "input" / "config" / f"{name}.json"

@@ -3,8 +3,9 @@
 What belongs here: SageMaker's routes, ``GET /ping`` and ``POST /invocations``, in front of one
 model. What does not: reading and writing their bodies (``payloads``) and scoring (``model``).
 
-The program serves the model in ``model/`` on 127.0.0.1, at the port SAGEMAKER_BIND_TO_PORT (8080 if
-not set), until SIGTERM. It answers a ping only once the model is loaded.
+The program serves the model in ``model/`` until SIGTERM: on 127.0.0.1, or the address that
+FACTORIZATION_MACHINE_HOST names, at port 8080, or the one that SAGEMAKER_BIND_TO_PORT names. It
+answers a ping only once the model is loaded.
 """
 
 import os
@@ -34,6 +35,7 @@ from recsys_assets.domain.factorization_machine.payloads import (
     response_type,
 )
 
+DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
 MAX_BODY_BYTES = 100 << 20  # the largest MaxPayloadInMB of a batch transform
 
@@ -79,13 +81,14 @@ def application(model: FactorizationMachine) -> Starlette:
 def main() -> int:
     """Serve the model that the environment describes; return the exit code."""
     layout = Layout.from_environment()
+    host = os.environ.get("FACTORIZATION_MACHINE_HOST", DEFAULT_HOST)
     port = int(os.environ.get("SAGEMAKER_BIND_TO_PORT", DEFAULT_PORT))
     try:
         model = read_model(layout.model / MODEL_FILE)
     except (OSError, ArtefactError) as error:
         sys.stderr.write(f"cannot load the model: {error}\n")
         return 1
-    uvicorn.run(application(model), host="127.0.0.1", port=port, access_log=False)
+    uvicorn.run(application(model), host=host, port=port, access_log=False)
     return 0
 
 

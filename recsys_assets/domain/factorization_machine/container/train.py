@@ -3,50 +3,56 @@
 What belongs here: one training job from its configuration to ``model_algo-1``, told in the
 built-in's log lines. What does not: the training itself.
 
-A channel in Pipe mode is read from its first pipe and kept in memory for all epochs, as one in
-File mode is, so that both give the same model.
+A job's records are held in memory, unless its solver is "adam" and the ``train`` channel is larger
+than ``channels.MAX_BYTES_IN_MEMORY`` or in Pipe mode: then they are read anew in each epoch, which
+gives the same model. The ``test`` channel is scored at the end; with early_stopping_patience it is
+the validation data too, and is scored after each epoch.
+
+The built-in has no hyperparameter for a seed, so the environment variable
+FACTORIZATION_MACHINE_SEED (0 if not set; a job's Environment in the SageMaker API) is where another
+one comes from.
 
 The program exits with 0, or with 1 and the reason in ``output/failure``. SIGTERM, with which
 SageMaker stops a job, ends it at once; nothing is in ``model/`` before the model is whole.
 """
 
+import os
+import shutil
+import signal
 import sys
 import time
 import traceback
-
-import numpy as np
-import numpy.typing as npt
-from scipy.sparse import csr_matrix
+from collections.abc import Callable
+from functools import partial
 
 from recsys_assets.domain.factorization_machine.artefact import MODEL_FILE, write_model
+from recsys_assets.domain.factorization_machine.container.channels import Channel
 from recsys_assets.domain.factorization_machine.container.layout import ClientError, Layout
 from recsys_assets.domain.factorization_machine.container.log import TrainingLog, write_error
-from recsys_assets.domain.factorization_machine.hyperparameters import (
-    HyperparameterError,
-    Hyperparameters,
-)
+from recsys_assets.domain.factorization_machine.estimator import FactorizationMachineEstimator
+from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperparameters
+from recsys_assets.domain.factorization_machine.hyperparameters import HyperparameterError
 from recsys_assets.domain.factorization_machine.metrics import quality
-from recsys_assets.domain.factorization_machine.model import DataError, FactorizationMachine
+from recsys_assets.domain.factorization_machine.model import FactorizationMachine
 from recsys_assets.domain.factorization_machine.payloads import RECORDIO, media_type
-from recsys_assets.domain.factorization_machine.training import (
+from recsys_assets.domain.factorization_machine.solvers.common import (
     DivergenceError,
     Progress,
-    check_records,
-    train,
+    Records,
 )
-from recsys_assets.domain.recordio import RecordIOError, read_recordio
 
 CHANNELS = ("train", "test")
-
-Records = tuple[csr_matrix, npt.NDArray[np.float32]]
+SEED_VARIABLE = "FACTORIZATION_MACHINE_SEED"
 
 
 def main() -> int:
     """Run the training job that the environment describes; return the exit code."""
+    if os.getpid() == 1:  # the kernel keeps from it, in a container, what it has no handler for
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     layout = Layout.from_environment()
     try:
-        run(layout)
-    except (ClientError, HyperparameterError, DataError, RecordIOError, DivergenceError) as error:
+        run(layout, os.environ.get(SEED_VARIABLE, "0"))
+    except (ClientError, HyperparameterError, DivergenceError) as error:
         return _fail(layout, f"ClientError: {error}")
     except Exception as error:  # whatever it is, SageMaker is to be told the reason
         traceback.print_exc()
@@ -54,25 +60,29 @@ def main() -> int:
     return 0
 
 
-def run(layout: Layout) -> None:
+def run(layout: Layout, seed: str = "0") -> None:
     """Train on the `train` channel, score the `test` channel if there is one, write the model.
 
     Raises
     ------
-    ClientError, HyperparameterError, DataError, RecordIOError, DivergenceError
+    ClientError, HyperparameterError, DivergenceError
         If the job cannot be done as its caller wants it.
     """
     start = time.time()
     log = TrainingLog(_only_host(layout))
+    if not (seed.isascii() and seed.isdecimal()):
+        raise ClientError(f"expected {SEED_VARIABLE} to be a whole number from 0, got {seed!r}")
     hyperparameters = _read_hyperparameters(layout, log)
-    data = {
-        name: _read_channel(layout, name, input_mode, hyperparameters)
-        for name, input_mode in _channels(layout).items()
-    }
+    channels = _channels(layout, hyperparameters)
+    test = channels["test"].read() if "test" in channels else None
+    estimator = FactorizationMachineEstimator(hyperparameters, random_state=int(seed))
+    fit = _with_records(estimator, channels["train"])
     ready = time.time()
-    model = _train(*data["train"], hyperparameters, log)
-    if "test" in data:
-        X, y = data["test"]
+    with channels["train"].named():
+        _fit(fit, channels["train"], test, hyperparameters, log)
+    model = estimator.model_
+    if test is not None:
+        X, y = test
         metrics = quality(hyperparameters.predictor_type, model.predict(X), y)
         log.test_scores(metrics)
         log.quality(metrics, "test")
@@ -83,13 +93,13 @@ def run(layout: Layout) -> None:
     )
 
 
-def _read_hyperparameters(layout: Layout, log: TrainingLog) -> Hyperparameters:
-    defaults = Hyperparameters.defaults()
+def _read_hyperparameters(layout: Layout, log: TrainingLog) -> ExtendedHyperparameters:
+    defaults = ExtendedHyperparameters.defaults()
     provided = layout.read_hyperparameters()
     log.info(f"Reading default configuration: {defaults}")
     log.info(f"Merging with provided configuration from {layout.hyperparameters_file}: {provided}")
     log.info(f"Final configuration: {defaults | provided}")
-    return Hyperparameters.from_strings(provided)
+    return ExtendedHyperparameters.from_strings(provided)
 
 
 def _only_host(layout: Layout) -> str:
@@ -99,12 +109,17 @@ def _only_host(layout: Layout) -> str:
     return host
 
 
-def _channels(layout: Layout) -> dict[str, str]:
-    """Return the input modes of the job's channels once their configuration is known to be good."""
-    channels = layout.read_channels()
-    if "train" not in channels:
+def _channels(layout: Layout, hyperparameters: ExtendedHyperparameters) -> dict[str, Channel]:
+    """Return the job's channels once their configuration is known to be good."""
+    configs = layout.read_channels()
+    if "train" not in configs:
         raise ClientError("'train' is a required property of the input channels")
-    for name, config in channels.items():
+    if "test" not in configs and hyperparameters.early_stopping_patience is not None:
+        raise ClientError(
+            "'test' is a required property of the input channels when 'early_stopping_patience' "
+            "is given"
+        )
+    for name, config in configs.items():
         if name not in CHANNELS:
             raise ClientError(
                 f"Additional properties are not allowed ({name!r} was unexpected): expected the "
@@ -115,25 +130,31 @@ def _channels(layout: Layout) -> dict[str, str]:
             raise ClientError(
                 f"channel {name!r}: expected ContentType {RECORDIO}, got {content_type}"
             )
-    return {name: config.get("TrainingInputMode", "File") for name, config in channels.items()}
+    return {
+        name: Channel(name, config.get("TrainingInputMode", "File"), layout, hyperparameters)
+        for name, config in configs.items()
+    }
 
 
-def _read_channel(
-    layout: Layout, name: str, input_mode: str, hyperparameters: Hyperparameters
-) -> Records:
-    try:
-        X, y = read_recordio(layout.channel_files(name, input_mode))
-        if y is None:
-            raise DataError(f"expected records with labels, found {X.shape[0]} without")
-        check_records(X, y, hyperparameters)
-    except (RecordIOError, DataError) as error:
-        raise ClientError(f"channel {name!r}: {error}") from None
-    return X, y
+def _with_records(
+    estimator: FactorizationMachineEstimator, train: Channel
+) -> Callable[..., FactorizationMachineEstimator]:
+    """Return the fitting of an estimator, with its records at hand or to be read as it goes."""
+    if estimator.hyperparameters.solver == "adam" and train.may_be_large:
+        return partial(estimator.fit_stream, train.chunks)
+    return partial(estimator.fit, *train.read())
 
 
-def _train(
-    X: csr_matrix, y: npt.NDArray[np.float32], hyperparameters: Hyperparameters, log: TrainingLog
-) -> FactorizationMachine:
+def _fit(
+    fit: Callable[..., FactorizationMachineEstimator],
+    train: Channel,
+    test: Records | None,
+    hyperparameters: ExtendedHyperparameters,
+    log: TrainingLog,
+) -> None:
+    """Fit the model, and log what each epoch has come to."""
+    patience = hyperparameters.early_stopping_patience
+    epochs: list[Progress] = []
     epoch_start = time.time()
 
     def report(progress: Progress) -> None:
@@ -141,25 +162,30 @@ def _train(
         if progress.batch is not None:
             log.quality(progress.metrics, f"epoch={progress.epoch}, batch={progress.batch} train")
             return
+        epochs.append(progress)
         log.quality(progress.metrics, f"epoch={progress.epoch}, train")
-        done = progress.epoch + 1
-        if done == hyperparameters.epochs:
-            log.quality(progress.metrics, "train")
+        log.quality(progress.validation, f"epoch={progress.epoch}, validation")
         end = time.time()
         log.timings(epoch_start, end, {"update.time": 1000 * (end - epoch_start)})
-        log.progress(100 * done / hyperparameters.epochs)
-        log.throughput(X.shape[0] / max(end - epoch_start, 1e-9))
+        log.progress(100 * len(epochs) / hyperparameters.epochs)
+        log.throughput(train.records / max(end - epoch_start, 1e-9))
         epoch_start = end
 
-    return train(X, y, hyperparameters, report=report)
+    fit(validation=None if patience is None else test, report=report)
+    if len(epochs) < hyperparameters.epochs:
+        log.info(
+            f"Early stopping: {patience} epochs have not improved the validation loss; the model "
+            "is that of the epoch before them"
+        )
+    log.quality(epochs[-1].metrics, "train")
 
 
 def _write_whole(layout: Layout, model: FactorizationMachine) -> None:
     """Write the model aside, then move it to where SageMaker looks even if the job is stopped."""
     layout.model.mkdir(parents=True, exist_ok=True)
-    partial = layout.base / f"{MODEL_FILE}.partial"
-    write_model(partial, model)
-    partial.replace(layout.model / MODEL_FILE)
+    unfinished = layout.base / f"{MODEL_FILE}.unfinished"
+    write_model(unfinished, model)
+    shutil.move(unfinished, layout.model / MODEL_FILE)  # which may be on another volume
 
 
 def _fail(layout: Layout, reason: str) -> int:

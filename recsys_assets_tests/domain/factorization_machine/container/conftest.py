@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +40,21 @@ class Container:
         usual = {"ContentType": "application/x-recordio-protobuf", "TrainingInputMode": "File"}
         self.configure("inputdataconfig", json.loads(file.read_text()) | {channel: usual | config})
 
-    def start(self, program: str, **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, program: str, before: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", f"{PROGRAMS}.{program}"],
+            [*before, sys.executable, "-m", f"{PROGRAMS}.{program}"],
             env=os.environ | {"SAGEMAKER_BASE_DIR": str(self.base)} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def train(self, hyperparameters: dict[str, Any]) -> tuple[int, str]:
+    def train(self, hyperparameters: dict[str, Any], **environment: str) -> tuple[int, str]:
         """Run the training program to its end; return its exit code and standard output."""
         self.configure("hyperparameters", hyperparameters)
-        process = self.start("train")
+        process = self.start("train", **environment)
         output, errors = process.communicate(timeout=120)
         return process.returncode, output + errors
 

@@ -1,5 +1,6 @@
 """The inference program: its routes, its formats and its refusals."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -50,12 +52,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    container = Container(tmp_path_factory.mktemp("serve") / "ml")
-    write_model(container.base / "model" / "model_algo-1", MODEL)
+@contextlib.contextmanager
+def serving(folder: Path, model: FactorizationMachine, **environment: str) -> Iterator[Server]:
+    container = Container(folder / "ml")
+    write_model(container.base / "model" / "model_algo-1", model)
     port = free_port()
-    server = Server(port, container.start("serve", SAGEMAKER_BIND_TO_PORT=str(port)))
+    server = Server(port, container.start("serve", SAGEMAKER_BIND_TO_PORT=str(port), **environment))
     deadline = time.monotonic() + 60
     while True:
         try:
@@ -69,6 +71,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     yield server
     server.process.send_signal(signal.SIGTERM)
     server.process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("serve"), MODEL) as running:
+        yield running
 
 
 def test_json_is_answered_in_json(server: Server) -> None:
@@ -127,10 +135,18 @@ def test_a_bad_request_is_refused_with_a_sentence(
     assert server.ask("GET", "/ping")[0] == 200
 
 
-def test_only_loopback_is_served(server: Server) -> None:
+def listening(server: Server) -> set[tuple[str, int]]:
     connections = psutil.Process(server.process.pid).net_connections("inet")
-    listening = {entry.laddr for entry in connections if entry.status == psutil.CONN_LISTEN}
-    assert listening == {("127.0.0.1", server.port)}
+    return {entry.laddr for entry in connections if entry.status == psutil.CONN_LISTEN}
+
+
+def test_only_loopback_is_served(server: Server) -> None:
+    assert listening(server) == {("127.0.0.1", server.port)}
+
+
+def test_an_image_may_have_every_address_served(tmp_path: Path) -> None:
+    with serving(tmp_path, MODEL, FACTORIZATION_MACHINE_HOST="0.0.0.0") as running:
+        assert listening(running) == {("0.0.0.0", running.port)}
 
 
 def test_without_a_model_the_program_ends_with_the_reason(container: Container) -> None:
