@@ -118,6 +118,7 @@ AIRFLOW_2_DAGSTER = Environment(  # dagster-airflow has no place beside Airflow 
 AWS_CLI = Environment("aws-cli", ("awscli==1.46.3",))
 BOTO3 = Environment("boto3", ("boto3==1.44.5",))
 MOTO = Environment("moto", ("moto[server]==5.2.5",))
+MXNET = Environment("mxnet", ("mxnet==1.9.1", "numpy==1.23.5", "scipy==1.10.0"))
 SAGEMAKER_SDK_2 = Environment("sagemaker-sdk-2", (f"sagemaker[scipy]=={SAGEMAKER_SDK_2_VERSION}",))
 SAGEMAKER_SDK_3 = Environment("sagemaker-sdk-3", ("sagemaker==3.27.0",))
 
@@ -130,6 +131,7 @@ ENVIRONMENTS = {
         AWS_CLI,
         BOTO3,
         MOTO,
+        MXNET,
         SAGEMAKER_SDK_2,
         SAGEMAKER_SDK_3,
     )
