@@ -435,12 +435,16 @@ def _cuts(cost_before: Integers) -> list[int]:
 
 # float32 constants: with Python's floats the arithmetic would silently be double.
 _ONE, _HALF, _ZERO = np.float32(1), np.float32(0.5), np.float32(0)
-_ROWS = 4  # of a sum of outer products that are added at once: fewer passes over the sum
+_PANEL = 128  # records that are added up at once: few enough for the nearest cache
+_LANES = 8  # records in a vector; a panel is filled up to a multiple of this
+_TILE = 4  # rows and columns of a sum of products that are added to at once, in registers
 
 # Sums may be added up in another order, for the sake of vector instructions; unlike full fastmath
 # this keeps numbers that are not finite, by which divergence is noticed.
-_compile = numba.njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}
+_FASTMATH = {"reassoc", "contract", "nsz"}
+_compile = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)
+_compile_into_callers = numba.njit(
+    cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH, inline="always"
 )
 
 
@@ -576,23 +580,25 @@ def _draw_exclusive(
     indptr, cases, values, start, others, y, first_case = arrays
     columns = theta.shape[1]
     k = columns - 1
-    # Of _ROWS records at a time: where their q stands in `source`, Π r x² and Π r x y.
+    # Of up to _PANEL records: where their q stands in `source`, and √w x with w = Π r.
     is_pair = others.shape[1] == 1
-    gathered = np.zeros((_ROWS, k), np.float32)
+    gathered = np.zeros((_PANEL, k), np.float32)
     source = table if is_pair else gathered
-    at = np.zeros(_ROWS, np.int64)
-    weights, slopes = np.zeros(_ROWS, np.float32), np.zeros(_ROWS, np.float32)
-    # Σ x² q qᵀ below and on the diagonal, less its last element, and Σ x q y less its last one.
-    gram, slope = np.empty((columns, k), np.float32), np.empty(k, np.float32)
-    P, expectation, drawn = np.empty((columns, columns)), np.empty(columns), np.empty(columns)
+    at = np.zeros(_PANEL, np.int64)
+    scales = np.zeros(_PANEL, np.float32)
+    # Each is a column √w (x q, x, y) of `panel`; sums of products of these rows are all that P and
+    # b = P · mean are made of. b is one more row of `gram` and of P, further ones only fill tiles.
+    size = (columns // _TILE + 1) * _TILE
+    panel = np.zeros((size, _PANEL), np.float32)
+    gram, P = np.zeros((size, size), np.float32), np.zeros((size, size))
+    inverses, mean, draw = np.empty(size), np.empty(columns), np.empty(columns)
 
     for feature in range(first, last):
         if indptr[feature] == indptr[feature + 1]:
             continue
         own = theta[feature]
         gram[:] = _ZERO
-        slope[:] = _ZERO
-        last_square, last_slope, squared_errors = 0.0, 0.0, 0.0
+        squared_errors = 0.0
         used = 0
         for entry in range(indptr[feature], indptr[feature + 1]):
             x = values[entry]
@@ -605,40 +611,31 @@ def _draw_exclusive(
                     at[used] = used
                     weight = _product(reliability, others, row)
                     rest = _gather(table, others, row, gathered, used)
-                target = y[row] - np.float32(bias) - rest
-                score = own[k]
-                for f in range(k):
-                    score += own[f] * source[at[used], f]
-                error = target - x * score
-                squared_errors += weight * error * error
-                slopes[used] = weight * x * target
-                weights[used] = weight * x * x
-                last_slope += slopes[used]
-                last_square += weights[used]
+                root = np.sqrt(weight)
+                scales[used] = root * x
+                panel[columns, used] = root * (y[row] - np.float32(bias) - rest)
                 used += 1
-                if used == _ROWS:
-                    _add_outer_products(source, at, weights, slopes, gram, slope)
+                if used == _PANEL:
+                    squared_errors += _add_records(source, at, scales, used, own, panel, gram)
                     used = 0
         if used:
-            weights[used:] = _ZERO
-            slopes[used:] = _ZERO
-            _add_outer_products(source, at, weights, slopes, gram, slope)
+            squared_errors += _add_records(source, at, scales, used, own, panel, gram)
 
         own_reliability = gammas[feature - first] / (
             _RELIABILITY_SHAPE + precision * squared_errors / 2
         )
         alpha = precision * own_reliability
-        for i in range(k):
-            for j in range(i, columns):
-                P[i, j] = alpha * gram[j, i]
+        for i in range(columns + 1):
+            for j in range(i + 1):
+                P[i, j] = alpha * gram[i, j]
+        for i in range(columns):
             P[i, i] += lam[i]
-            expectation[i] = alpha * slope[i] + lam[i] * mu[i]
-        P[k, k] = alpha * last_square + lam[k]
-        expectation[k] = alpha * last_slope + lam[k] * mu[k]
-        _factorize(P)
-        _solve(P, normals[feature - first], expectation, drawn)
+            P[columns, i] += lam[i] * mu[i]
+            draw[i] = normals[feature - first, i]
+        _factorize(P, inverses)
+        _solve(P, inverses, mean, draw)
         for f in range(columns):
-            expected[feature, f], theta[feature, f] = expectation[f], drawn[f]
+            expected[feature, f], theta[feature, f] = mean[f], draw[f]
         for entry in range(indptr[feature], indptr[feature + 1]):
             case = first_case + cases[entry]
             reliability[case] = own_reliability
@@ -647,61 +644,149 @@ def _draw_exclusive(
 
 
 @_compile
-def _add_outer_products(
-    source: Floats, at: Integers, weights: Floats, slopes: Floats, gram: Floats, slope: Floats
+def _add_records(
+    source: Floats,
+    at: Integers,
+    scales: Floats,
+    used: int,
+    own: Floats,
+    panel: Floats,
+    gram: Floats,
+) -> float:
+    """Add the records of a panel to the lower triangle of `gram`; return their Σ w error².
+
+    The panel's last row that counts, of √w y, is there already; the others are filled here.
+    """
+    k = len(own) - 1
+    whole = (used + _LANES - 1) // _LANES * _LANES  # with records of weight 0
+    scales[used:whole] = _ZERO
+    panel[k + 1, used:whole] = _ZERO
+    for r in range(0, whole, 4):  # four at once: their stores are neighbours
+        at0, at1, at2, at3 = at[r], at[r + 1], at[r + 2], at[r + 3]
+        scale0, scale1, scale2, scale3 = scales[r], scales[r + 1], scales[r + 2], scales[r + 3]
+        for f in range(k):
+            panel[f, r] = scale0 * source[at0, f]
+            panel[f, r + 1] = scale1 * source[at1, f]
+            panel[f, r + 2] = scale2 * source[at2, f]
+            panel[f, r + 3] = scale3 * source[at3, f]
+    errors = np.empty(_PANEL, np.float32)
+    for r in range(whole):
+        panel[k, r] = scales[r]
+        errors[r] = panel[k + 1, r]
+    for f in range(k + 1):
+        weight = own[f]
+        for r in range(whole):
+            errors[r] -= weight * panel[f, r]
+    for i in range(0, len(panel), _TILE):
+        for j in range(0, i + 1, _TILE):
+            _add_products(panel, i, j, whole, _ONE, gram)
+    squares = 0.0
+    for r in range(whole):
+        squares += errors[r] * errors[r]
+    return squares
+
+
+@_compile_into_callers
+def _add_products(
+    A: Floats | Doubles,
+    i: int,
+    j: int,
+    length: int,
+    scale: np.float32 | float,
+    out: Floats | Doubles,
 ) -> None:
-    # Elements one by one: unpacking an array checks its length, at half the speed of all this.
-    k = gram.shape[1]
-    q0, q1, q2, q3 = source[at[0]], source[at[1]], source[at[2]], source[at[3]]
-    s0, s1, s2, s3 = slopes[0], slopes[1], slopes[2], slopes[3]
-    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
-    last = gram[k]
-    for j in range(k):
-        slope[j] += s0 * q0[j] + s1 * q1[j] + s2 * q2[j] + s3 * q3[j]
-        last[j] += w0 * q0[j] + w1 * q1[j] + w2 * q2[j] + w3 * q3[j]
-    for i in range(k):
-        row = gram[i]
-        c0, c1, c2, c3 = w0 * q0[i], w1 * q1[i], w2 * q2[i], w3 * q3[i]
-        for j in range(min(i // 8 * 8 + 8, k)):  # beyond the diagonal, to fill a vector
-            row[j] += c0 * q0[j] + c1 * q1[j] + c2 * q2[j] + c3 * q3[j]
+    """Add `scale` times the products of A's rows i to i + 3 with rows j to j + 3 to `out`.
+
+    Of the rows the first `length` elements count. As the sums are variables they stay in registers:
+    sixteen products need eight loads and no store. `scale` is of the type of A.
+    """
+    zero = scale - scale
+    s00, s01, s02, s03 = zero, zero, zero, zero
+    s10, s11, s12, s13 = zero, zero, zero, zero
+    s20, s21, s22, s23 = zero, zero, zero, zero
+    s30, s31, s32, s33 = zero, zero, zero, zero
+    for m in range(length):
+        a0, a1, a2, a3 = A[i, m], A[i + 1, m], A[i + 2, m], A[i + 3, m]
+        b0, b1, b2, b3 = A[j, m], A[j + 1, m], A[j + 2, m], A[j + 3, m]
+        s00 += a0 * b0
+        s01 += a0 * b1
+        s02 += a0 * b2
+        s03 += a0 * b3
+        s10 += a1 * b0
+        s11 += a1 * b1
+        s12 += a1 * b2
+        s13 += a1 * b3
+        s20 += a2 * b0
+        s21 += a2 * b1
+        s22 += a2 * b2
+        s23 += a2 * b3
+        s30 += a3 * b0
+        s31 += a3 * b1
+        s32 += a3 * b2
+        s33 += a3 * b3
+    out[i, j] += scale * s00
+    out[i, j + 1] += scale * s01
+    out[i, j + 2] += scale * s02
+    out[i, j + 3] += scale * s03
+    out[i + 1, j] += scale * s10
+    out[i + 1, j + 1] += scale * s11
+    out[i + 1, j + 2] += scale * s12
+    out[i + 1, j + 3] += scale * s13
+    out[i + 2, j] += scale * s20
+    out[i + 2, j + 1] += scale * s21
+    out[i + 2, j + 2] += scale * s22
+    out[i + 2, j + 3] += scale * s23
+    out[i + 3, j] += scale * s30
+    out[i + 3, j + 1] += scale * s31
+    out[i + 3, j + 2] += scale * s32
+    out[i + 3, j + 3] += scale * s33
 
 
 @_compile
-def _factorize(P: Doubles) -> None:
-    """Put U with P = Uᵀ U (Cholesky) in the place of the upper triangle of P."""
-    n = len(P)
-    for i in range(n):
-        row = P[i]
-        whole = i // 4 * 4
-        for j in range(0, whole, 4):  # four rows at once: fewer passes over `row`
-            a, b, c, d = P[j, i], P[j + 1, i], P[j + 2, i], P[j + 3, i]
-            p, q, s, t = P[j], P[j + 1], P[j + 2], P[j + 3]
-            for m in range(i, n):
-                row[m] -= a * p[m] + b * q[m] + c * s[m] + d * t[m]
-        for j in range(whole, i):
-            a, p = P[j, i], P[j]
-            for m in range(i, n):
-                row[m] -= a * p[m]
-        scale = 1 / np.sqrt(row[i])
-        for m in range(i, n):
-            row[m] *= scale
+def _factorize(P: Doubles, inverses: Doubles) -> None:
+    """Put L with P = L Lᵀ (Cholesky) in the place of what is below the diagonal of P.
+
+    Of the diagonal the inverses go to `inverses`. P's row of b becomes one of (L⁻¹ b)ᵀ; what comes
+    after it or on its diagonal may be no number, and is not used.
+    """
+    for i in range(0, len(P), _TILE):
+        for j in range(0, i, _TILE):
+            _add_products(P, i, j, j, -1.0, P)
+            p10, p20, p21 = P[j + 1, j], P[j + 2, j], P[j + 2, j + 1]
+            p30, p31, p32 = P[j + 3, j], P[j + 3, j + 1], P[j + 3, j + 2]
+            for r in range(i, i + _TILE):
+                a = P[r, j] * inverses[j]
+                b = (P[r, j + 1] - p10 * a) * inverses[j + 1]
+                c = (P[r, j + 2] - p20 * a - p21 * b) * inverses[j + 2]
+                d = (P[r, j + 3] - p30 * a - p31 * b - p32 * c) * inverses[j + 3]
+                P[r, j], P[r, j + 1], P[r, j + 2], P[r, j + 3] = a, b, c, d
+        _add_products(P, i, i, i, -1.0, P)
+        # The tile on the diagonal, whose inverses are a to d.
+        a = 1 / np.sqrt(P[i, i])
+        p10, p20, p30 = P[i + 1, i] * a, P[i + 2, i] * a, P[i + 3, i] * a
+        b = 1 / np.sqrt(P[i + 1, i + 1] - p10 * p10)
+        p21, p31 = (P[i + 2, i + 1] - p20 * p10) * b, (P[i + 3, i + 1] - p30 * p10) * b
+        c = 1 / np.sqrt(P[i + 2, i + 2] - p20 * p20 - p21 * p21)
+        p32 = (P[i + 3, i + 2] - p30 * p20 - p31 * p21) * c
+        d = 1 / np.sqrt(P[i + 3, i + 3] - p30 * p30 - p31 * p31 - p32 * p32)
+        P[i + 1, i], P[i + 2, i], P[i + 3, i] = p10, p20, p30
+        P[i + 2, i + 1], P[i + 3, i + 1], P[i + 3, i + 2] = p21, p31, p32
+        inverses[i], inverses[i + 1], inverses[i + 2], inverses[i + 3] = a, b, c, d
 
 
 @_compile
-def _solve(U: Doubles, normals: Floats, expectation: Doubles, drawn: Doubles) -> None:
-    """Put (UᵀU)⁻¹ b in the place of `expectation`, b, and that plus U⁻¹ normals in `drawn`."""
-    n = len(U)
+def _solve(L: Doubles, inverses: Doubles, mean: Doubles, draw: Doubles) -> None:
+    """Put P⁻¹ b in `mean`; of the normals in `draw` make that plus L⁻ᵀ normals."""
+    n = len(mean)
     for i in range(n):
-        expectation[i] /= U[i, i]
-        for m in range(i + 1, n):
-            expectation[m] -= U[i, m] * expectation[i]
-        drawn[i] = expectation[i] + normals[i]
+        mean[i] = L[n, i]
+        draw[i] += L[n, i]
     for i in range(n - 1, -1, -1):
-        mean, draw = expectation[i], drawn[i]
-        for m in range(i + 1, n):
-            mean -= U[i, m] * expectation[m]
-            draw -= U[i, m] * drawn[m]
-        expectation[i], drawn[i] = mean / U[i, i], draw / U[i, i]
+        a, b = mean[i] * inverses[i], draw[i] * inverses[i]
+        for m in range(i):
+            mean[m] -= a * L[i, m]
+            draw[m] -= b * L[i, m]
+        mean[i], draw[i] = a, b
 
 
 @_compile

@@ -63,9 +63,14 @@ MU, LAM = np.array([0.2, -0.3, 0.1, 0.4]), np.array([2.0, 3.0, 1.5, 5.0])
 
 
 def a_chain(
-    X: csr_matrix, y: np.ndarray, group_sizes: tuple[int, ...], sweeps: int = 3
+    X: csr_matrix,
+    y: np.ndarray,
+    group_sizes: tuple[int, ...],
+    sweeps: int = 3,
+    num_factors: int = 3,
 ) -> bayesian._Chain:
-    chain = bayesian._Chain(as_blocks(X, group_sizes), y, 3, 5, ThreadPoolExecutor(1))
+    blocks = as_blocks(X, group_sizes)
+    chain = bayesian._Chain(blocks, y, num_factors, 5, ThreadPoolExecutor(1))
     for sweep in range(sweeps):
         chain.sweep(sweep)
     return chain
@@ -90,11 +95,16 @@ def reliabilities(chain: bayesian._Chain, X: csr_matrix, group_sizes: tuple[int,
 
 @pytest.mark.parametrize("group_sizes", [(7, 5), (7, 5, 6)], ids=["two blocks", "three blocks"])
 @pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize(
+    ("rows", "num_factors"), [(60, 3), (60, 13), (1500, 4)], ids=["few", "high rank", "many"]
+)
 def test_a_feature_of_an_exclusive_block_is_drawn_from_its_conditional_distribution(
-    group_sizes: tuple[int, ...], index: int
+    group_sizes: tuple[int, ...], index: int, rows: int, num_factors: int
 ) -> None:
-    X, y = some_records(group_sizes=group_sizes)
-    chain, dense = a_chain(X, y, group_sizes), X.toarray().astype(np.float64)
+    X, y = some_records(rows, group_sizes)
+    chain = a_chain(X, y, group_sizes, num_factors=num_factors)
+    dense = X.toarray().astype(np.float64)
+    mu, lam = np.resize(MU, num_factors + 1), np.resize(LAM, num_factors + 1)
     block, columns = chain._blocks[index], as_blocks(X, group_sizes)[index].columns
     first, precision = columns.start, chain._precision
     weights = np.prod(np.delete(reliabilities(chain, X, group_sizes), index, axis=0), axis=0)
@@ -103,7 +113,7 @@ def test_a_feature_of_an_exclusive_block_is_drawn_from_its_conditional_distribut
     normals = generator.standard_normal(block.theta.shape, np.float32)
     counts = (dense[:, columns] != 0).sum(axis=0)
     gammas = generator.standard_gamma(100 + counts / 2)
-    chain._draw_exclusive(block, MU, LAM, (9, index))
+    chain._draw_exclusive(block, mu, lam, (9, index))
     reliability = reliabilities(chain, X, group_sizes)[index]
 
     for feature in range(first, columns.stop):
@@ -117,8 +127,8 @@ def test_a_feature_of_an_exclusive_block_is_drawn_from_its_conditional_distribut
         q = np.column_stack([others @ of_others[:, :-1], np.ones(len(x))])
         pairs = ((others @ of_others) ** 2 - others**2 @ of_others**2)[:, :-1].sum(axis=1) / 2
         rest = chain.bias + others @ of_others[:, -1] + pairs
-        P = np.diag(LAM) + precision * r * (q * (w * x**2)[:, None]).T @ q
-        mean = np.linalg.solve(P, LAM * MU + precision * r * q.T @ (w * x * (y[has] - rest)))
+        P = np.diag(lam) + precision * r * (q * (w * x**2)[:, None]).T @ q
+        mean = np.linalg.solve(P, lam * mu + precision * r * q.T @ (w * x * (y[has] - rest)))
         np.testing.assert_allclose(chain.expected[feature], mean, rtol=1e-3, atol=1e-4)
         drawn = chain.theta[feature] - chain.expected[feature]
         standardised = np.linalg.cholesky(P).T @ drawn  # of covariance 1 if drawn has P⁻¹
