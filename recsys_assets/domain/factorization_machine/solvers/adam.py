@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
@@ -37,6 +36,10 @@ from recsys_assets.domain.factorization_machine.solvers.common import (
     check_records,
     initial_values,
     processors,
+)
+from recsys_assets.domain.factorization_machine.solvers.compiling import (
+    compiled,
+    compiled_into_callers,
 )
 from recsys_assets.domain.factorization_machine.solvers.stopping import (
     EarlyStopping,
@@ -329,16 +332,11 @@ def _model(
 _BETA_1, _BETA_2 = np.float32(0.9), np.float32(0.999)
 _ONE, _HALF, _ZERO = np.float32(1), np.float32(0.5), np.float32(0)
 
-# Sums over columns may be added in any order, or they would be added one by one.
-_compile = numba.njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}
-)
-
 
 _Arrays = tuple[npt.NDArray[np.int64], Integers, Floats, Floats]  # of CSR, and labels
 
 
-@_compile
+@compiled
 def _run_batches(
     records: _Arrays,
     is_classifier: bool,
@@ -374,7 +372,7 @@ def _run_batches(
             _update_touched(parameters, rates, correction, half, scratch[half], count)
 
 
-@_compile
+@compiled_into_callers
 def _score(
     records: _Arrays,
     first_record: int,
@@ -407,7 +405,7 @@ def _score(
         scores[position] = linear + _HALF * interactions
 
 
-@_compile
+@compiled_into_callers
 def _add_gradients(
     records: _Arrays,
     is_classifier: bool,
@@ -447,7 +445,7 @@ def _add_gradients(
     return bias_gradient, count
 
 
-@_compile
+@compiled_into_callers
 def _update_touched(
     parameters: _Parameters,
     rates: _Rates,
@@ -469,7 +467,7 @@ def _update_touched(
             _adam(weights[:, column], slope, rates.factors, rates, correction)
 
 
-@_compile
+@compiled_into_callers
 def _adam(
     parameter: Floats, gradient: np.float32, group: _Group, rates: _Rates, correction: np.float32
 ) -> None:

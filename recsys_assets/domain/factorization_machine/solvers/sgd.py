@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
@@ -34,6 +33,10 @@ from recsys_assets.domain.factorization_machine.solvers.common import (
     check_records,
     initial_values,
     processors,
+)
+from recsys_assets.domain.factorization_machine.solvers.compiling import (
+    compiled,
+    compiled_into_callers,
 )
 from recsys_assets.domain.factorization_machine.solvers.stopping import (
     EarlyStopping,
@@ -247,13 +250,8 @@ def _in_second_half(features: Integers) -> npt.NDArray[np.bool_]:
 # float32 constants: with Python's floats the arithmetic would silently be double.
 _ONE, _HALF, _ZERO = np.float32(1), np.float32(0.5), np.float32(0)
 
-# Sums over columns may be added in any order, or they would be added one by one.
-_compile = numba.njit(
-    cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}
-)
 
-
-@_compile
+@compiled
 def _run_rounds(
     records: _Arrays,
     is_two_hot: bool,
@@ -292,7 +290,7 @@ def _run_rounds(
     return bias
 
 
-@_compile
+@compiled_into_callers
 def _learn(
     records: _Arrays,
     begin: int,
@@ -335,7 +333,7 @@ def _learn(
     return bias
 
 
-@_compile
+@compiled_into_callers
 def _learn_two_hot(
     records: _Arrays,
     begin: int,
@@ -367,14 +365,14 @@ def _learn_two_hot(
     return bias
 
 
-@_compile
+@compiled_into_callers
 def _error(score: np.float32, label: np.float32, is_classifier: bool, rates: _Rates) -> np.float32:
     """Return the rescaled slope of the loss."""
     predicted = _ONE / (_ONE + np.exp(-score)) if is_classifier else score
     return (predicted - label) * rates.rescale_grad
 
 
-@_compile
+@compiled_into_callers
 def _step(parameter: np.float32, gradient: np.float32, group: _Group, rates: _Rates) -> np.float32:
     if rates.clip_gradient < np.inf:
         gradient = min(max(gradient, -rates.clip_gradient), rates.clip_gradient)
