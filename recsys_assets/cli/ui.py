@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from recsys_assets.cli.state import PROJECT, interruptible, running_services, se
 from recsys_assets.settings import Settings
 
 _HOST = "127.0.0.1"
+_GRACE_SECONDS = 10
 
 
 def serve_ui(state: Path, port: int) -> None:
@@ -40,9 +42,17 @@ def serve_ui(state: Path, port: int) -> None:
 
 
 def _end_group(leader: int) -> None:
-    """End what a killed `dagster dev` has left: two daemons must never be at work."""
+    """End what a killed `dagster dev` has left: two daemons must never be at work.
+
+    A process that is just starting may miss the first signal.
+    """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            os.killpg(leader, 0)  # is anybody left?
+        os.killpg(leader, signal.SIGKILL)
 
 
 def mlflow_ui(settings: Settings) -> str:
