@@ -155,7 +155,7 @@ def serve() -> None:
     say(f"loaded {loaded}")
     failures_left = int(os.environ.get("FAILURES", "0"))
     # So many requests wait for each other; the last to come is answered first.
-    party = threading.Barrier(int(os.environ.get("PARTY", "1")), timeout=30)
+    party = threading.Barrier(int(os.environ.get("PARTY", "1")), timeout=120)
     under_way: set[int] = set()
 
     class Handler(BaseHTTPRequestHandler):

@@ -287,7 +287,8 @@ def test_as_many_requests_as_asked_for_are_under_way_and_answers_keep_their_orde
         BatchStrategy="SingleRecord",
         MaxConcurrentTransforms=3,
     )
-    assert endpoint.ended_transform_job("party")["TransformJobStatus"] == "Completed"
+    job = endpoint.ended_transform_job("party")
+    assert job["TransformJobStatus"] == "Completed", job
     for name in ("1", "2", "3"):
         assert endpoint.get(f"out/party/{name}.out") == content
     lines = endpoint.log_lines("Transform", "party")
