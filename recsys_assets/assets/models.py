@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dagster import (
     AssetExecutionContext,
@@ -24,6 +24,7 @@ from pydantic import Field
 
 from recsys_assets.assets.shown import as_image, as_png
 from recsys_assets.domain.factorization_machine.artefact import read_model_archive
+from recsys_assets.domain.factorization_machine.extensions import Solver
 from recsys_assets.domain.features import RatingMatrix
 from recsys_assets.domain.plots import plot_losses
 from recsys_assets.domain.selecting import Comparison, TrainedModel, compare_models
@@ -101,7 +102,7 @@ class Hyperparameters(Config):
     )
     solver: str | None = Field(
         default=None,
-        pattern="^(adam|sgd|mcmc)$",  # Dagster has no choice of literals or nothing
+        pattern=f"^({'|'.join(get_args(Solver))})$",  # Dagster has no choice of literals or nothing
         description="adam, as the built-in, sgd or mcmc (Bayesian: the most accurate). Beyond AWS.",
     )
     early_stopping_patience: int | None = Field(

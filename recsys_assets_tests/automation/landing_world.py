@@ -67,6 +67,7 @@ RUN_KEY_TAG = "dagster/run_key"
 _HIDDEN_SECONDS = (
     2  # those of messages that nobody knows to have been taken, for the answer got lost
 )
+VERSIONED_BUCKET = "landing-with-versions"
 HOUR = 3600.0
 
 Send = Callable[[], AWSResponse]

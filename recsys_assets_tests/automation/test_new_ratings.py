@@ -34,6 +34,7 @@ from recsys_assets.resources.landing.looking import Rules
 from recsys_assets.resources.object_store import Head
 from recsys_assets_tests.automation.landing_world import (
     HOUR,
+    VERSIONED_BUCKET,
     Clock,
     Daemon,
     KilledError,
@@ -43,35 +44,15 @@ from recsys_assets_tests.automation.landing_world import (
     hurried,
     kill_after,
     kill_before,
-    moto,
     notification,
     ratings,
     refuse,
 )
-from recsys_assets_tests.contract.environments import NoInterpreterError
 from recsys_assets_tests.sagemaker_local.endpoint import BUCKET, aws_client
 
 pytestmark = pytest.mark.xdist_group("landing")
 
-VERSIONED = "sensor-with-versions"
 _prefixes = (f"sensor-{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def s3_url(object_store: str) -> str:
-    s3 = aws_client("s3", object_store)
-    s3.create_bucket(Bucket=VERSIONED)
-    s3.put_bucket_versioning(Bucket=VERSIONED, VersioningConfiguration={"Status": "Enabled"})
-    return object_store
-
-
-@pytest.fixture(scope="module")
-def sqs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    try:
-        with moto(tmp_path_factory.mktemp("moto")) as url:
-            yield url
-    except NoInterpreterError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture
@@ -151,7 +132,7 @@ def test_new_overwritten_and_deleted_keys_are_noticed_once_each(daemon: Daemon) 
 def test_every_version_between_two_ticks_is_noticed_where_the_bucket_has_versions(
     s3_url: str, instance: DagsterInstance, clock: Clock
 ) -> None:
-    daemon = daemon_of(s3_url, instance, clock, bucket=VERSIONED, deleted="forget")
+    daemon = daemon_of(s3_url, instance, clock, bucket=VERSIONED_BUCKET, deleted="forget")
     writer = daemon.world.writer
     for video in ("1", "2"):
         writer.put("a.csv", ratings(video))
@@ -169,13 +150,13 @@ def test_every_version_between_two_ticks_is_noticed_where_the_bucket_has_version
 def test_a_version_counts_again_when_what_came_after_it_is_deleted_for_good(
     s3_url: str, instance: DagsterInstance, clock: Clock
 ) -> None:
-    daemon = daemon_of(s3_url, instance, clock, bucket=VERSIONED)
+    daemon = daemon_of(s3_url, instance, clock, bucket=VERSIONED_BUCKET)
     world = daemon.world
     world.writer.put("a.csv", ratings("1"))
     second = world.writer.put("a.csv", ratings("2"))
     daemon.tick()
     assert world.videos() == {"2": 1}
-    world.s3.delete_object(Bucket=VERSIONED, Key=second.key, VersionId=second.version_id)
+    world.s3.delete_object(Bucket=VERSIONED_BUCKET, Key=second.key, VersionId=second.version_id)
     daemon.tick()
     assert world.videos() == {"1": 1}
     assert "Nothing new" in skipped(daemon.tick())
@@ -693,11 +674,11 @@ def test_a_deletion_is_noticed_by_its_event_and_without_it(
 def test_a_version_that_is_deleted_for_good_before_anybody_looks_is_counted(
     s3_url: str, sqs_url: str, instance: DagsterInstance, clock: Clock
 ) -> None:
-    daemon, queue = events_daemon(s3_url, sqs_url, instance, clock, bucket=VERSIONED)
+    daemon, queue = events_daemon(s3_url, sqs_url, instance, clock, bucket=VERSIONED_BUCKET)
     world = daemon.world
     lost = world.writer.put("a.csv", ratings("1"))
     world.writer.put("a.csv", ratings("2"))
-    world.s3.delete_object(Bucket=VERSIONED, Key=lost.key, VersionId=lost.version_id)
+    world.s3.delete_object(Bucket=VERSIONED_BUCKET, Key=lost.key, VersionId=lost.version_id)
     queue.deliver()
     daemon.tick()
     assert [entry.rows for entry in world.ledger.entries(lost.key)] == [None, 1]

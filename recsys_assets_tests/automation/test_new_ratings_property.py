@@ -26,6 +26,7 @@ from recsys_assets_tests.automation.landing_world import (
     HOUR,
     KILLS,
     PASSING,
+    VERSIONED_BUCKET,
     Clock,
     Daemon,
     Fault,
@@ -34,40 +35,20 @@ from recsys_assets_tests.automation.landing_world import (
     World,
     Written,
     hurried,
-    moto,
     ratings,
     videos_in,
 )
-from recsys_assets_tests.contract.environments import NoInterpreterError
-from recsys_assets_tests.sagemaker_local.endpoint import BUCKET, aws_client
+from recsys_assets_tests.sagemaker_local.endpoint import BUCKET
 
 pytestmark = pytest.mark.xdist_group("landing")
 
 UNVERSIONED, VERSIONED, EVENTS = MODES = ("unversioned", "versioned", "events")
-VERSIONED_BUCKET = "landing-with-versions"
 
 NAMES = ("a.csv", "b/one.csv", "b/two.csv", "c d+e%20f.csv", "späß.csv", "日本/x.csv", "z/z/z.csv")
 IGNORED = ("_temporary/a.csv", "b/.hidden.csv", "README.csv", "b/_SUCCESS")
 MALFORMED = "no event"
 
 _prefixes = (f"property-{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="module")
-def s3_url(object_store: str) -> str:
-    s3 = aws_client("s3", object_store)
-    s3.create_bucket(Bucket=VERSIONED_BUCKET)
-    s3.put_bucket_versioning(Bucket=VERSIONED_BUCKET, VersioningConfiguration={"Status": "Enabled"})
-    return object_store
-
-
-@pytest.fixture(scope="module")
-def sqs_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    try:
-        with moto(tmp_path_factory.mktemp("moto")) as url:
-            yield url
-    except NoInterpreterError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,7 @@ from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperp
 from recsys_assets.domain.factorization_machine.hyperparameters import Hyperparameters
 from recsys_assets.domain.factorization_machine.metrics import Metric, QualityTotals, quality
 from recsys_assets.domain.factorization_machine.model import FactorizationMachine, as_features
+from recsys_assets.domain.factorization_machine.processors import processors
 from recsys_assets.domain.factorization_machine.solvers import barrier
 from recsys_assets.domain.factorization_machine.solvers.common import (
     Floats,
@@ -35,7 +36,6 @@ from recsys_assets.domain.factorization_machine.solvers.common import (
     check_finite,
     check_records,
     initial_values,
-    processors,
 )
 from recsys_assets.domain.factorization_machine.solvers.compiling import (
     compiled,

@@ -48,6 +48,7 @@ from scipy.sparse import csr_matrix
 from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperparameters
 from recsys_assets.domain.factorization_machine.metrics import Metric
 from recsys_assets.domain.factorization_machine.model import FactorizationMachine, as_features
+from recsys_assets.domain.factorization_machine.processors import processors
 from recsys_assets.domain.factorization_machine.solvers.averaging import InteractionAverage
 from recsys_assets.domain.factorization_machine.solvers.blocks import Block, as_blocks
 from recsys_assets.domain.factorization_machine.solvers.common import (
@@ -56,7 +57,6 @@ from recsys_assets.domain.factorization_machine.solvers.common import (
     Progress,
     Records,
     check_records,
-    processors,
 )
 from recsys_assets.domain.factorization_machine.solvers.compiling import (
     compiled,

@@ -16,7 +16,6 @@ from recsys_assets.domain.factorization_machine.hyperparameters import (
 )
 from recsys_assets.domain.factorization_machine.metrics import Metric
 from recsys_assets.domain.factorization_machine.model import DataError, check_width
-from recsys_assets.domain.factorization_machine.processors import processors as processors
 
 Floats = npt.NDArray[np.float32]
 Records = tuple[csr_matrix, Floats]  # features and labels

@@ -24,6 +24,7 @@ from scipy.special import expit
 from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperparameters
 from recsys_assets.domain.factorization_machine.metrics import Metric, quality
 from recsys_assets.domain.factorization_machine.model import FactorizationMachine, as_features
+from recsys_assets.domain.factorization_machine.processors import processors
 from recsys_assets.domain.factorization_machine.solvers import barrier
 from recsys_assets.domain.factorization_machine.solvers.common import (
     Floats,
@@ -32,7 +33,6 @@ from recsys_assets.domain.factorization_machine.solvers.common import (
     check_finite,
     check_records,
     initial_values,
-    processors,
 )
 from recsys_assets.domain.factorization_machine.solvers.compiling import (
     compiled,
