@@ -11,7 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -217,21 +217,20 @@ class LibFM:
 def contestants(environments: Path, libfm: Path | None) -> dict[str, Sequence[Contestant]]:
     """Return who is compared, by solver; the first is this project."""
 
-    def peer(name: str, environment: str, settings: dict[str, Any]) -> Contestant:
+    def peer(name: str, environment: str, settings: dict[str, Any]) -> PythonProgram:
         return PythonProgram(name, f"run_{environment}.py", settings, environment, environments)
 
-    def ours(solver: str, settings: dict[str, Any]) -> Contestant:
+    def ours(solver: str, settings: dict[str, Any]) -> PythonProgram:
         return PythonProgram(f"ours, {solver}", "run_ours.py", {"solver": solver, **settings})
 
-    # Fewer sweeps show what the peers' error costs here.
-    fewer = PythonProgram(
-        "ours, mcmc, a quarter of the sweeps",
-        "run_ours.py",
-        {"solver": "mcmc", "burn_in": 5},
-        iterations_divisor=4,
-    )
+    def quarter(sampler: PythonProgram) -> Contestant:
+        """Do a quarter of the sweeps: what an error costs here and there."""
+        name = f"{sampler.name}, a quarter of the sweeps"
+        return replace(sampler, name=name, iterations_divisor=4)
+
+    sampler, my_fm = ours("mcmc", {}), peer("myFM", "myfm", {})
     return {
-        "mcmc": (ours("mcmc", {}), LibFM(libfm), peer("myFM", "myfm", {}), fewer),
+        "mcmc": (sampler, LibFM(libfm), my_fm, quarter(sampler), quarter(my_fm)),
         "sgd": (ours("sgd", _OUR_SGD), peer("cornac, SGD", "cornac", _CORNAC_SGD)),
         "adam": (ours("adam", _OUR_ADAM), peer("PyTorch, Adam", "pytorch", _PYTORCH_ADAM)),
     }

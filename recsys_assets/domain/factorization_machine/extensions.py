@@ -47,7 +47,7 @@ class ExtendedHyperparameters(Hyperparameters):
 
     solver: Solver = "adam"
     early_stopping_patience: PositiveInteger | None = None
-    burn_in: PositiveInteger = 20
+    burn_in: PositiveInteger = 10
     feature_blocks: (
         Annotated[tuple[PositiveInteger, ...], BeforeValidator(_read_integers)] | None
     ) = Field(default=None, min_length=1)

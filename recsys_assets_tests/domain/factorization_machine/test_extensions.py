@@ -28,7 +28,7 @@ def test_the_defaults_do_what_the_built_in_does() -> None:
     assert read.model_dump(include=set(Hyperparameters.model_fields)) == built_in.model_dump()
     defaults = ExtendedHyperparameters.defaults()
     added = {name: defaults[name] for name in defaults.keys() - Hyperparameters.defaults().keys()}
-    assert added == {"solver": "adam", "burn_in": "20"}
+    assert added == {"solver": "adam", "burn_in": "10"}
 
 
 def test_texts_are_read() -> None:
@@ -69,8 +69,8 @@ def test_values_that_do_not_go_together_are_refused() -> None:
     assert refusal(BAYESIAN | {"predictor_type": "binary_classifier"}) == (
         "'solver' 'mcmc' needs 'predictor_type' 'regressor'"
     )
-    assert refusal(BAYESIAN | {"epochs": "20"}) == (
-        "'epochs' (20) must be greater than 'burn_in' (20) when 'solver' is 'mcmc'"
+    assert refusal(BAYESIAN | {"epochs": "10"}) == (
+        "'epochs' (10) must be greater than 'burn_in' (10) when 'solver' is 'mcmc'"
     )
     assert refusal(REQUIRED | {"feature_blocks": "6,5"}) == (
         "'feature_blocks' must add up to 'feature_dim' (10), not to 11"

@@ -30,11 +30,18 @@ w a record's weight, √(p r_j w) x qᵀ its row of Φ and √(p r_j w) y its el
 K = Φ D Φᵀ + I, u ~ N(μ, D) and δ ~ N(0, I), the draw is u + D Φᵀ K⁻¹ (a - Φ u - δ) and the mean
 μ + D Φᵀ K⁻¹ (a - Φ μ).
 
+Of what is drawn of θ, each normal by itself, a draw keeps -κ of the deviation that the one before
+had from the new mean m: θ ← m - κ (θ - m) + √(1 - κ²) · (draw - m), which leaves the distribution
+as it is (overrelaxation). Samples that follow each other then lie on opposite sides of the mean, so
+that fewer of them make as good an average.
+
 Sources: Salakhutdinov and Mnih 2008, "Bayesian probabilistic matrix factorization using MCMC";
 Freudenthaler, Schmidt-Thieme and Rendle 2011, "Bayesian factorization machines"; Rendle 2013,
 "Scaling factorization machines to relational data"; for r Lakshminarayanan, Bouchard and
 Archambeau 2011, "Robust Bayesian matrix factorisation"; for K Bhattacharya, Chakraborty and Mallick
-2016, "Fast sampling with Gaussian scale mixture priors in high-dimensional regression".
+2016, "Fast sampling with Gaussian scale mixture priors in high-dimensional regression"; for κ Adler
+1981, "Over-relaxation method for the Monte Carlo evaluation of the partition function for
+multiquadratic actions".
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -79,7 +86,10 @@ _RELIABILITY_SHAPE = 100.0
 _MAIN_BLOCKS = 2  # with this prior
 _INITIAL_SCALE_OF_OTHERS = np.float32(0.1)
 
-_OPERATIONS_PER_PART = 1 << 22  # work is cut into parts of about this size, whoever does them
+# κ, chosen there too: 20 sweeps with it are worth 60 without; 0.7 to 0.9 make little difference.
+_OVERRELAXATION = 0.85
+
+_OPERATIONS_PER_PART = 1 << 24  # work is cut into parts of about this size, whoever does them
 _MOST_PARTS = 64
 
 
@@ -461,6 +471,7 @@ _ONE, _HALF, _ZERO = np.float32(1), np.float32(0.5), np.float32(0)
 _PANEL = 128  # records that are added up at once: few enough for the nearest cache
 _LANES = 8  # records in a vector; a panel is filled up to a multiple of this
 _TILE = 4  # rows and columns of a sum of products that are added to at once, in registers
+_NEW = np.sqrt(1 - _OVERRELAXATION**2)  # the share of a new draw's deviation in a parameter's
 
 
 @compiled
@@ -683,12 +694,19 @@ def _draw_exclusive(
             _factorize(P, size, inverses)
             _solve(P, columns, inverses, mean, draw)
         for f in range(columns):
-            expected[feature, f], theta[feature, f] = mean[f], draw[f]
+            theta[feature, f] = _overrelaxed(mean[f], draw[f] - mean[f], own[f])
+            expected[feature, f] = mean[f]
         for entry in range(indptr[feature], indptr[feature + 1]):
             case = first_case + cases[entry]
             reliability[case] = own_reliability
             for f in range(columns):
                 table[case, f] = values[entry] * theta[feature, f]
+
+
+@compiled_into_callers
+def _overrelaxed(mean: float, deviation: float, old: float) -> float:
+    """Return a parameter of this mean, given what a plain draw deviates from it and the old one."""
+    return mean + _NEW * deviation - _OVERRELAXATION * (old - mean)
 
 
 @compiled_into_callers
@@ -943,8 +961,9 @@ def _draw_shared(
             case, x = cases[entry], np.float64(values[entry])
             posterior += precision * x * x * sum_00[case]
             slope += precision * x * sum_10[case]
-        expected[feature, k] = old + slope / posterior
-        theta[feature, k] = old + slope / posterior + normals[k, feature] / np.sqrt(posterior)
+        mean = old + slope / posterior
+        theta[feature, k] = _overrelaxed(mean, normals[k, feature] / np.sqrt(posterior), old)
+        expected[feature, k] = mean
         step = theta[feature, k] - old
         for entry in range(indptr[feature], indptr[feature + 1]):
             case, x = cases[entry], np.float64(values[entry])
@@ -979,8 +998,9 @@ def _draw_shared(
                 square = sum_02[case] + 2 * d * sum_01[case] + d * d * sum_00[case]
                 posterior += precision * x * x * square
                 slope += precision * x * (sum_11[case] + d * sum_10[case])
-            expected[feature, f] = old + slope / posterior
-            theta[feature, f] = old + slope / posterior + normals[f, feature] / np.sqrt(posterior)
+            mean = old + slope / posterior
+            theta[feature, f] = _overrelaxed(mean, normals[f, feature] / np.sqrt(posterior), old)
+            expected[feature, f] = mean
             step = theta[feature, f] - old
             for entry in range(indptr[feature], indptr[feature + 1]):
                 case, x = cases[entry], np.float64(values[entry])

@@ -60,6 +60,7 @@ def rmse(model: FactorizationMachine, X: csr_matrix, y: np.ndarray) -> float:
 # ----------------------------------------------------------------------- conditional distributions
 
 MU, LAM = np.array([0.2, -0.3, 0.1, 0.4]), np.array([2.0, 3.0, 1.5, 5.0])
+KAPPA = 0.85
 
 
 def a_chain(
@@ -111,6 +112,7 @@ def check_exclusive_draws(
     normals = np.split(generator.standard_normal(widths.sum(), np.float32), np.cumsum(widths))
     gammas = generator.standard_gamma(100 + counts / 2)
     roots = roots_of_covariances(chain, block, mu, lam, few, widths, gammas)
+    old = block.theta.astype(np.float64)
     chain._draw_exclusive(block, mu, lam, (9, index))
     reliability = reliabilities(chain, X, group_sizes)[index]
 
@@ -129,9 +131,10 @@ def check_exclusive_draws(
         mean = np.linalg.solve(P, lam * mu + precision * r * q.T @ (w * x * (y[has] - rest)))
         np.testing.assert_allclose(chain.expected[feature], mean, rtol=1e-3, atol=1e-4)
         root = roots[place][:, : widths[place]]
-        np.testing.assert_allclose(root @ root.T, np.linalg.inv(P), rtol=1e-3, atol=1e-4)
-        drawn = chain.theta[feature] - chain.expected[feature]
-        np.testing.assert_allclose(drawn, root @ normals[place], rtol=1e-3, atol=1e-3)
+        covariance = (1 - KAPPA**2) * np.linalg.inv(P)
+        np.testing.assert_allclose(root @ root.T, covariance, rtol=1e-3, atol=1e-4)
+        drawn = mean - KAPPA * (old[place] - mean) + root @ normals[place]
+        np.testing.assert_allclose(chain.theta[feature], drawn, rtol=1e-3, atol=1e-3)
 
 
 def roots_of_covariances(
@@ -143,12 +146,13 @@ def roots_of_covariances(
     widths: np.ndarray,
     gammas: np.ndarray,
 ) -> np.ndarray:
-    """Return, for each feature, what each of its standard normals adds to the mean."""
-    roots = np.empty((*block.theta.shape, widths.max()))
+    """Return, for each feature, what each of its standard normals adds to its draw."""
+    draws = np.empty((*block.theta.shape, 1 + widths.max()))  # the first without any
     first = np.cumsum(widths) - widths
-    for one in range(widths.max()):
+    for one in range(-1, widths.max()):
         normals = np.zeros(widths.sum(), np.float32)
-        normals[(first + one)[one < widths]] = 1
+        if one >= 0:
+            normals[(first + one)[one < widths]] = 1
         theta, expected = block.theta.copy(), block.expected.copy()
         bayesian._draw_exclusive(
             block.arrays,
@@ -167,8 +171,8 @@ def roots_of_covariances(
             theta,
             expected,
         )
-        roots[:, :, one] = theta.astype(np.float64) - expected
-    return roots
+        draws[:, :, 1 + one] = theta
+    return draws[:, :, 1:] - draws[:, :, :1]
 
 
 @pytest.mark.parametrize("group_sizes", [(7, 5), (7, 5, 6)], ids=["two blocks", "three blocks"])
@@ -233,7 +237,8 @@ def test_features_of_a_block_that_shares_them_are_drawn_one_component_at_a_time(
             posterior = LAM[f] + chain._precision * (weights * slope**2).sum()
             gain = LAM[f] * (MU[f] - old) + chain._precision * (weights * slope * error).sum()
             mean = old + gain / posterior
-            theta[feature, f] = mean + normals[f, feature - columns.start] / posterior**0.5
+            noise = normals[f, feature - columns.start] * ((1 - KAPPA**2) / posterior) ** 0.5
+            theta[feature, f] = mean - KAPPA * (old - mean) + noise
             assert chain.expected[feature, f] == pytest.approx(mean, rel=1e-3, abs=1e-4)
             assert chain.theta[feature, f] == pytest.approx(theta[feature, f], rel=1e-3, abs=1e-4)
 
@@ -539,5 +544,5 @@ def test_on_real_ratings_it_is_as_good_as_other_samplers(
     np.random.default_rng(0).shuffle(ratings)
     X = hstack([one_hot(ratings[:, 0] - 1, 943), one_hot(ratings[:, 1] - 1, 1682)], format="csr")
     y = ratings[:, 2].astype(np.float32)
-    model = train(X[10_000:], y[10_000:], settings_for(X, num_factors=8, epochs=60, burn_in=20))
+    model = train(X[10_000:], y[10_000:], settings_for(X, num_factors=8, epochs=30, burn_in=10))
     assert rmse(model, X[:10_000], y[:10_000]) < 0.891
