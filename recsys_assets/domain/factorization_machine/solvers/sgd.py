@@ -350,9 +350,11 @@ def _learn_two_hot(
     for record in range(begin, end):
         i, j = indices[2 * record], indices[2 * record + 1]
         left, right = factors[i], factors[j]
-        score = bias + linear[i] + linear[j]
+        # The bias comes last: it is what a record has to wait for until the one before is done.
+        interaction = _ZERO
         for column in range(columns):
-            score += left[column] * right[column]
+            interaction += left[column] * right[column]
+        score = bias + (linear[i] + linear[j] + interaction)
         scores[record] = score
         error = _error(score, y[record], is_classifier, rates)
         bias = _step(bias, error, rates.bias, rates)
