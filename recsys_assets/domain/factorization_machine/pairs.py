@@ -11,7 +11,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from recsys_assets.domain.factorization_machine.processors import processors
+from recsys_assets.domain.processors import processors
 
 Floats = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int32]

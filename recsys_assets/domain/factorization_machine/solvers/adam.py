@@ -27,7 +27,6 @@ from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperp
 from recsys_assets.domain.factorization_machine.hyperparameters import Hyperparameters
 from recsys_assets.domain.factorization_machine.metrics import Metric, QualityTotals, quality
 from recsys_assets.domain.factorization_machine.model import FactorizationMachine, as_features
-from recsys_assets.domain.factorization_machine.processors import processors
 from recsys_assets.domain.factorization_machine.solvers import barrier
 from recsys_assets.domain.factorization_machine.solvers.common import (
     Floats,
@@ -47,6 +46,7 @@ from recsys_assets.domain.factorization_machine.solvers.stopping import (
     validate,
 )
 from recsys_assets.domain.factorization_machine.solvers.stream import Chunks, mini_batches
+from recsys_assets.domain.processors import processors
 
 Integers = npt.NDArray[np.int32]
 

@@ -44,6 +44,7 @@ Archambeau 2011, "Robust Bayesian matrix factorisation"; for K Bhattacharya, Cha
 multiquadratic actions".
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any, NamedTuple
@@ -55,7 +56,6 @@ from scipy.sparse import csr_matrix
 from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperparameters
 from recsys_assets.domain.factorization_machine.metrics import Metric
 from recsys_assets.domain.factorization_machine.model import FactorizationMachine, as_features
-from recsys_assets.domain.factorization_machine.processors import processors
 from recsys_assets.domain.factorization_machine.solvers.averaging import InteractionAverage
 from recsys_assets.domain.factorization_machine.solvers.blocks import Block, as_blocks
 from recsys_assets.domain.factorization_machine.solvers.common import (
@@ -74,6 +74,7 @@ from recsys_assets.domain.factorization_machine.solvers.stopping import (
     check_validation,
     validate,
 )
+from recsys_assets.domain.processors import processors
 
 Doubles = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -471,7 +472,7 @@ _ONE, _HALF, _ZERO = np.float32(1), np.float32(0.5), np.float32(0)
 _PANEL = 128  # records that are added up at once: few enough for the nearest cache
 _LANES = 8  # records in a vector; a panel is filled up to a multiple of this
 _TILE = 4  # rows and columns of a sum of products that are added to at once, in registers
-_NEW = np.sqrt(1 - _OVERRELAXATION**2)  # the share of a new draw's deviation in a parameter's
+_NEW = math.sqrt(1 - _OVERRELAXATION**2)  # the share of a new draw's deviation in a parameter's
 
 
 @compiled

@@ -24,7 +24,6 @@ from scipy.special import expit
 from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperparameters
 from recsys_assets.domain.factorization_machine.metrics import Metric, quality
 from recsys_assets.domain.factorization_machine.model import FactorizationMachine, as_features
-from recsys_assets.domain.factorization_machine.processors import processors
 from recsys_assets.domain.factorization_machine.solvers import barrier
 from recsys_assets.domain.factorization_machine.solvers.common import (
     Floats,
@@ -43,6 +42,7 @@ from recsys_assets.domain.factorization_machine.solvers.stopping import (
     check_validation,
     validate,
 )
+from recsys_assets.domain.processors import processors
 
 Integers = npt.NDArray[np.int32]
 
