@@ -14,9 +14,19 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, get_index_dtype
 
 from recsys_assets.domain.ratings.filtering import SPLITS
+
+_COLUMNS = [
+    "customer_id",
+    "video_id",
+    "title",
+    "rating",
+    "customer_index",
+    "video_index",
+    "split",
+]
 
 
 @dataclass(frozen=True)
@@ -53,9 +63,9 @@ class RatingMatrix:
     Attributes
     ----------
     features
-        CSR float32 of shape ``(ratings, customers + videos)``; each row holds two ones: the
-        customer's column ``customer_index`` and the video's ``customers + video_index``. Rows keep
-        the order of filtered_ratings: train, validate, test.
+        CSR float32 of shape ``(ratings, customers + videos)`` with int32 indices; each row holds
+        two ones: the customer's column ``customer_index`` and the video's ``customers +
+        video_index``. Rows keep the order of filtered_ratings: train, validate, test.
     labels
         Stars, float32, one a row.
     split_rows
@@ -92,52 +102,114 @@ class RatingMatrix:
         for array in (self.features.indices, self.features.data, self.labels):
             digest.update(np.ascontiguousarray(array).data)
         for vocabulary in (self.customers, self.videos):
-            for identifier in vocabulary.ids.to_pylist():
-                digest.update(identifier.encode() + b"\0")
+            for buffer in _string_buffers(vocabulary.ids):
+                digest.update(buffer)
         return digest.hexdigest()
 
 
-def build_rating_matrix(filtered: Path) -> RatingMatrix:
-    """Build the features of a filtered_ratings file (see ``ratings.filtering.filter_ratings``)."""
-    table = pq.read_table(
-        filtered,
-        columns=["customer_id", "video_id", "title", "rating", "customer_index", "video_index"],
-    )
-    customers = _vocabulary(table, "customer")
-    videos = _vocabulary(table, "video")
-    indices = np.empty((table.num_rows, 2), dtype=np.int32)
-    indices[:, 0] = table["customer_index"].to_numpy()
-    indices[:, 1] = table["video_index"].to_numpy() + np.int32(len(customers))
+def build_rating_matrix(filtered: Path, *, batch_rows: int = 1 << 17) -> RatingMatrix:
+    """Build the features of a filtered_ratings file.
+
+    Rows are streamed into arrays that are allocated once: beside the matrix, memory holds one batch
+    of rows at a time.
+
+    Parameters
+    ----------
+    filtered
+        Parquet file, as ``ratings.filtering.filter_ratings`` writes it.
+    batch_rows
+        Rows to read at a time; they do not show in the matrix.
+
+    Raises
+    ------
+    ValueError
+        If the indices of customers or of videos are not 0, 1, 2 and so on without a gap.
+    """
+    split_rows = dict.fromkeys(SPLITS, 0)
+    customers, videos = _VocabularyBuilder("customer"), _VocabularyBuilder("video")
+    # Buffered ahead, the whole file would be in memory.
+    with pq.ParquetFile(filtered, pre_buffer=False) as file:
+        rows = file.metadata.num_rows
+        columns = np.empty((rows, 2), dtype=np.int32)
+        labels = np.empty(rows, dtype=np.float32)
+        end = 0
+        for batch in file.iter_batches(batch_rows, columns=_COLUMNS):
+            start, end = end, end + batch.num_rows
+            columns[start:end, 0] = batch["customer_index"].to_numpy()
+            columns[start:end, 1] = batch["video_index"].to_numpy()
+            labels[start:end] = batch["rating"].to_numpy()
+            for item in batch["split"].value_counts().to_pylist():
+                split_rows[item["values"]] += item["counts"]
+            customers.add(columns[start:end, 0], batch["customer_id"])
+            videos.add(columns[start:end, 1], batch["video_id"], batch["title"])
+    columns[:, 1] += len(customers)
     features = csr_matrix(
         (
-            np.ones(2 * table.num_rows, dtype=np.float32),
-            indices.reshape(-1),
-            np.arange(0, 2 * table.num_rows + 1, 2, dtype=np.int64),
+            np.ones(2 * rows, dtype=np.float32),
+            columns.reshape(-1),
+            np.arange(0, 2 * rows + 1, 2, dtype=get_index_dtype(maxval=2 * rows)),
         ),
-        shape=(table.num_rows, len(customers) + len(videos)),
+        shape=(rows, len(customers) + len(videos)),
         copy=False,
     )
-    splits = pq.read_table(filtered, columns=["split"])["split"].value_counts().to_pylist()
-    counts = {item["values"]: item["counts"] for item in splits}
-    return RatingMatrix(
-        features=features,
-        labels=table["rating"].to_numpy().astype(np.float32),
-        split_rows={split: counts.get(split, 0) for split in SPLITS},
-        customers=customers,
-        videos=videos,
-    )
+    return RatingMatrix(features, labels, split_rows, customers.build(), videos.build())
 
 
-def _vocabulary(table: pa.Table, kind: str) -> Vocabulary:
-    """Put the ids of `kind` at their indices."""
-    has_title = kind == "video"
-    columns = [f"{kind}_index", f"{kind}_id", *(["title"] if has_title else [])]
-    entries = table.select(columns).group_by(columns, use_threads=False).aggregate([])
-    entries = entries.sort_by(f"{kind}_index")
-    ids = entries[f"{kind}_id"].combine_chunks().cast(pa.string())
-    titles = (
-        entries["title"].combine_chunks().cast(pa.string())
-        if has_title
-        else pa.nulls(len(ids), pa.string())
-    )
-    return Vocabulary(ids=ids, titles=titles)
+class _VocabularyBuilder:
+    """Gathers ids and titles from batches of rows, each of them once."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._is_known = np.zeros(0, dtype=np.bool_)
+        self._indices: list[npt.NDArray[np.int32]] = []
+        self._entries: list[pa.Table] = []
+
+    def __len__(self) -> int:
+        return len(self._is_known)
+
+    def add(
+        self, indices: npt.NDArray[np.int32], ids: pa.Array, titles: pa.Array | None = None
+    ) -> None:
+        """Take the ids, and titles if there are any, of the indices that are new."""
+        missing = int(indices.max(initial=-1)) + 1 - len(self)
+        if missing > 0:
+            self._is_known = np.append(self._is_known, np.zeros(missing, dtype=np.bool_))
+        rows = np.flatnonzero(~self._is_known[indices])
+        if not len(rows):
+            return
+        new, first = np.unique(indices[rows], return_index=True)
+        self._is_known[new] = True
+        self._indices.append(new)
+        taken = pa.array(rows[first])
+        self._entries.append(
+            pa.table(
+                {
+                    "id": ids.take(taken).cast(pa.string()),
+                    "title": pa.nulls(len(new), pa.string())
+                    if titles is None
+                    else titles.take(taken).cast(pa.string()),
+                }
+            )
+        )
+
+    def build(self) -> Vocabulary:
+        """Put the ids at their indices."""
+        if not self._is_known.all():
+            raise ValueError(
+                f"expected {self._kind} indices without a gap up to {len(self) - 1}, found none "
+                f"that is {int(np.flatnonzero(~self._is_known)[0])}"
+            )
+        order = np.argsort(np.concatenate(self._indices))
+        entries = pa.concat_tables(self._entries).take(pa.array(order)).combine_chunks()
+        ids, titles = (entries[name].combine_chunks() for name in ("id", "title"))
+        return Vocabulary(ids=ids, titles=titles)
+
+
+def _string_buffers(strings: pa.Array) -> tuple[memoryview, memoryview]:
+    """Return the lengths and the bytes of strings, whatever lies around them in their buffers."""
+    lengths = pc.binary_length(strings).to_numpy()
+    _, offsets, content = strings.buffers()
+    first, last = np.frombuffer(offsets, dtype=np.int32)[
+        [strings.offset, strings.offset + len(strings)]
+    ]
+    return lengths.data, memoryview(content)[first:last]

@@ -13,19 +13,20 @@ Sources: "Common Data Formats for Training" in the Amazon SageMaker developer gu
 ``record.proto`` of the SageMaker Python SDK 2; dmlc-core ``recordio.h``; the protobuf wire format.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, get_index_dtype, vstack
 
 MAGIC = 0xCED7230A
 _MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 _LENGTH_BITS = 29
-_ROWS_PER_BLOCK = 1 << 16  # bounds the encoder's scratch memory to some tens of MB
+_ROWS_PER_BLOCK = 1 << 13
+_VALUES_PER_BLOCK = 1 << 16  # together they bound the encoder's scratch memory to some MB
 _LEAST_COMPILED_ROWS = 1 << 17  # with fewer, numpy is done before the compiled code is loaded
 _LEAST_COMPILED_BYTES = 1 << 22
 
@@ -35,32 +36,67 @@ _LABEL_ENTRY = b"\x12\x12" + _MAP_KEY + b"\x12\x08\x12\x06\x0a\x04"  # then four
 # Field numbers and wire types, as protobuf tags.
 _RECORD_FEATURES, _RECORD_LABEL = 0x0A, 0x12
 _ENTRY_KEY, _ENTRY_VALUE = 0x0A, 0x12
-_VALUE_FLOAT32 = 0x12
 _TENSOR_VALUES, _TENSOR_KEYS, _TENSOR_SHAPE = 0x0A, 0x12, 0x1A
 _FIXED_WIDTH = {1: 8, 5: 4}
 _VARINT, _LENGTH_DELIMITED = 0, 2
+_FIELD_BITS = 3  # of a tag, below the number of the field: the wire type
+
+_VALUE_FLOAT32 = 0x12
+_DTYPES: dict[int, np.dtype[Any]] = {
+    _VALUE_FLOAT32: np.dtype("<f4"),
+    0x1A: np.dtype("<f8"),
+    0x3A: np.dtype("<i4"),
+}
+"""What a value may be, by its tag; of integers each one is a varint."""
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Labels = npt.NDArray[Any]
 
 
 class RecordIOError(ValueError):
-    """Bytes that are not RecordIO-protobuf of float32 tensors; the message names the offset."""
+    """Bytes that are not the RecordIO-protobuf that was expected; the message says where.
+
+    Attributes
+    ----------
+    offset
+        Of the byte in the file, or in the bytes, at which it was noticed.
+    reason
+        What was expected and what came.
+    record
+        Number of the record, from 0, where the reason is about one.
+    """
+
+    def __init__(
+        self, offset: int, reason: str, *, record: int | None = None, file: str | None = None
+    ) -> None:
+        self.offset, self.reason, self.record = offset, reason, record
+        whose = "" if record is None else f"record {record} "
+        super().__init__(f"{file}: " * bool(file) + f"byte {offset}: {whose}{reason}")
+
+    def within(self, offset: int, record: int, file: str) -> "RecordIOError":
+        """Return the error of a file whose bytes were read from `offset` and `record` on."""
+        number = None if self.record is None else record + self.record
+        return RecordIOError(offset + self.offset, self.reason, record=number, file=file)
 
 
-def write_recordio(path: Path, matrix: csr_matrix, labels: Floats | None = None) -> None:
-    """Write one record for each row of `matrix` to `path`.
+def write_recordio(
+    path: Path, matrix: csr_matrix, labels: Floats | None = None, rows: slice = slice(None)
+) -> None:
+    """Write one record for each row of `matrix`, or for each of `rows`, to `path`.
 
-    Parameters and errors are those of :func:`encode_recordio`; rows are written block by block, so
-    memory stays bounded whatever the number of rows.
+    Other parameters and errors are those of :func:`encode_recordio`; records are written block by
+    block, so memory stays bounded whatever their number.
     """
     _check(matrix, labels)
     with path.open("wb") as file:
-        _write_blocks(file, matrix, labels)
+        _write_blocks(file, matrix, labels, rows)
 
 
-def encode_recordio(matrix: csr_matrix, labels: Floats | None = None) -> bytes:
+def encode_recordio(
+    matrix: csr_matrix, labels: Floats | None = None, rows: slice = slice(None)
+) -> bytes:
     """Encode a sparse matrix as RecordIO-protobuf.
 
     Parameters
@@ -69,6 +105,8 @@ def encode_recordio(matrix: csr_matrix, labels: Floats | None = None) -> bytes:
         CSR, float32, shape ``(rows, columns)``. Column indices are written in stored order.
     labels
         float32, shape ``(rows,)``, or None for records without a label.
+    rows
+        Which rows to take, by default all; consecutive ones, which are not copied.
 
     Raises
     ------
@@ -78,52 +116,52 @@ def encode_recordio(matrix: csr_matrix, labels: Floats | None = None) -> bytes:
     """
     _check(matrix, labels)
     buffer = BytesIO()
-    _write_blocks(buffer, matrix, labels)
+    _write_blocks(buffer, matrix, labels, rows)
     return buffer.getvalue()
 
 
-def read_recordio(paths: Sequence[Path]) -> tuple[csr_matrix, Floats | None]:
+def read_recordio(
+    paths: Sequence[Path], *, float32_only: bool = True
+) -> tuple[csr_matrix, Labels | None]:
     """Read RecordIO-protobuf files, one after another, into one matrix.
-
-    Returns
-    -------
-    matrix, labels
-        CSR float32 of shape ``(rows, columns)`` and float32 labels of shape ``(rows,)``, or None
-        if no record has one.
-
-    Raises
-    ------
-    RecordIOError
-        If a file is corrupt, truncated or holds other tensors than float32; the message names the
-        file and the byte offset.
-    """
-    parts = list(iterate_recordio(paths))
-    if not parts:
-        return csr_matrix((0, 0), dtype=np.float32), None
-    columns = {matrix.shape[1] for matrix, _ in parts}
-    if len(columns) > 1:
-        raise RecordIOError(f"expected records of one width, found {sorted(columns)} columns")
-    labels = [label for _, label in parts if label is not None]
-    if labels and len(labels) != len(parts):
-        raise RecordIOError("expected labels in every file or in none, found both")
-    indices = np.concatenate([matrix.indices for matrix, _ in parts])
-    data = np.concatenate([matrix.data for matrix, _ in parts])
-    row_sizes = np.concatenate([np.diff(matrix.indptr) for matrix, _ in parts])
-    stacked = csr_matrix(
-        (data, indices, _starts(row_sizes)), shape=(len(row_sizes), columns.pop()), copy=False
-    )
-    return stacked, np.concatenate(labels) if labels else None
-
-
-def iterate_recordio(
-    paths: Sequence[Path], chunk_bytes: int = 1 << 24
-) -> Iterator[tuple[csr_matrix, Floats | None]]:
-    """Read RecordIO-protobuf files, one after another, in chunks.
 
     Parameters
     ----------
     paths
         Files, or pipes, each of which is opened once.
+    float32_only
+        Whether to refuse tensors of float64 and int32, as SageMaker's Factorization Machines does.
+
+    Returns
+    -------
+    matrix, labels
+        CSR of shape ``(rows, columns)`` and labels of shape ``(rows,)``, or None if no record has
+        one; each of the type of its tensors.
+
+    Raises
+    ------
+    RecordIOError
+        If a file is corrupt or truncated, if it holds tensors of a type that is refused, or if
+        records differ in width, types or in having a label; the message names the file and the
+        byte offset.
+    """
+    parts = list(iterate_recordio(paths, float32_only=float32_only))
+    if not parts:
+        return csr_matrix((0, 0), dtype=np.float32), None
+    stacked = vstack([matrix for matrix, _ in parts], format="csr")
+    labels = [label for _, label in parts if label is not None]
+    return stacked, np.concatenate(labels) if labels else None
+
+
+def iterate_recordio(
+    paths: Sequence[Path], chunk_bytes: int = 1 << 20, *, float32_only: bool = True
+) -> Iterator[tuple[csr_matrix, Labels | None]]:
+    """Read RecordIO-protobuf files, one after another, in chunks.
+
+    Parameters
+    ----------
+    paths, float32_only
+        As :func:`read_recordio` takes them.
     chunk_bytes
         How much to read at a time. Decoding takes some ten times as much memory; a record longer
         than that is read whole.
@@ -136,33 +174,39 @@ def iterate_recordio(
     Raises
     ------
     RecordIOError
-        As :func:`read_recordio` does, but for records whose width or having a label differs from
-        one chunk to another.
+        As :func:`read_recordio` does.
     """
+    passed, form = 0, None
     for path in paths:
+        offset, rows, data, is_whole = 0, 0, b"", False
         with path.open("rb") as file:
-            offset, data, is_whole = 0, b"", False
+            size = path.stat().st_size
             while not is_whole:
                 block = file.read(chunk_bytes)
                 data, is_whole = data + block, not block
+                is_long = max(size, passed + len(data)) >= _LEAST_COMPILED_BYTES
                 try:
-                    part = _decode(data, is_whole=is_whole)
+                    part = _decode(data, is_whole, is_long, float32_only)
+                    if part.matrix.shape[0]:
+                        form = _same_form(form, part)
                 except RecordIOError as error:
-                    where = f"in what follows byte {offset}, " if offset else ""
-                    raise RecordIOError(f"{path.name}: {where}{error}") from None
+                    raise error.within(offset, rows, path.name) from None
                 if part.matrix.shape[0]:
                     yield part.matrix, part.labels
+                rows += part.matrix.shape[0]
                 offset += part.length
+                passed += part.length
                 data = data[part.length :]
 
 
-def decode_recordio(data: bytes) -> tuple[csr_matrix, Floats | None]:
+def decode_recordio(data: bytes, *, float32_only: bool = True) -> tuple[csr_matrix, Labels | None]:
     """Decode RecordIO-protobuf bytes; see :func:`read_recordio`.
 
     Records may be sparse (with keys) or dense (without); their fields may stand in any order and
     frames may be split in parts, as the RecordIO and protobuf formats allow.
     """
-    part = _decode(data, is_whole=True)
+    is_long = len(data) >= _LEAST_COMPILED_BYTES
+    part = _decode(data, is_whole=True, is_long=is_long, float32_only=float32_only)
     return part.matrix, part.labels
 
 
@@ -170,51 +214,82 @@ class _Part(NamedTuple):
     """The rows that some bytes hold; `length` is the number of bytes that they take up."""
 
     matrix: csr_matrix
-    labels: Floats | None
+    labels: Labels | None
     length: int
 
 
-def _decode(data: bytes, *, is_whole: bool) -> _Part:
+class _Form(NamedTuple):
+    """What all records have in common: their width and the types of their values and labels."""
+
+    columns: int
+    values: np.dtype[Any]
+    labels: np.dtype[Any] | None
+
+    def __str__(self) -> str:
+        labels = "no label" if self.labels is None else f"a {self.labels} label"
+        return f"{self.columns} columns of {self.values} and {labels}"
+
+
+def _same_form(known: _Form | None, part: _Part) -> _Form:
+    """Return the form of some rows, which must be that of those before them."""
+    labels = None if part.labels is None else part.labels.dtype
+    form = _Form(part.matrix.shape[1], part.matrix.dtype, labels)
+    if known not in (None, form):
+        raise RecordIOError(0, f"expected records of {known}, found {form}")
+    return form
+
+
+def _decode(data: bytes, is_whole: bool, is_long: bool, float32_only: bool) -> _Part:
     """Decode rows; unless `data` is whole, a record that is cut at its end is left out."""
-    part = _decode_compiled(data, is_whole) if len(data) >= _LEAST_COMPILED_BYTES else None
-    return part or _decode_any(data, is_whole)
+    part = _decode_compiled(data, is_whole) if is_long else None
+    return part or _decode_any(data, is_whole, float32_only)
 
 
-def _decode_any(data: bytes, is_whole: bool) -> _Part:
-    buffer, start, end, length = _frames(data, is_whole)
-    if not len(start):
-        return _Part(csr_matrix((0, 0), dtype=np.float32), None, length)
+def _decode_any(data: bytes, is_whole: bool, float32_only: bool) -> _Part:
+    frames = _frames(data, is_whole)
+    try:
+        return _decode_frames(frames, float32_only)
+    except RecordIOError as error:
+        raise RecordIOError(
+            frames.origin(error.offset), error.reason, record=error.record
+        ) from None
+
+
+def _decode_frames(frames: "_Frames", float32_only: bool) -> _Part:
+    buffer, start = frames.buffer, frames.start
     rows = len(start)
-    features = _Tensors(rows)
-    label = _Tensors(rows)
-    for tag, row, begin, stop in _fields(buffer, np.arange(rows), start, end):
+    if not rows:
+        return _Part(csr_matrix((0, 0), dtype=np.float32), None, frames.length)
+    features, label = _Tensors(rows), _Tensors(rows)
+    for tag, row, begin, stop in _fields(buffer, np.arange(rows), start, frames.end):
         if tag in (_RECORD_FEATURES, _RECORD_LABEL):
-            _read_entry(buffer, row, begin, stop, features if tag == _RECORD_FEATURES else label)
+            tensors = features if tag == _RECORD_FEATURES else label
+            _read_entry(buffer, row, begin, stop, tensors, float32_only)
 
     # Rows without a value have no values field; their features must still have a shape.
-    if not features.present.all():
-        first = int(np.flatnonzero(~features.present)[0])
-        raise RecordIOError(f"byte {start[first]}: record {first} has no 'values' features")
-    counts = (features.value_end - features.value_start) // 4
+    _require(features.tag > 0, start, lambda row: "has no 'values' features")
+    values, counts = _read_values(buffer, features, start)
     # Dense records need no shape, and the SDK writes none for them.
     shapeless = (features.shape == 0) & (features.key_end == features.key_start)
-    width = np.unique(np.where(shapeless, counts, features.shape))
-    if len(width) != 1:
-        raise RecordIOError(f"expected records of one width, found {width.tolist()} columns")
+    width = np.where(shapeless, counts, features.shape)
+    _require(width == width[0], start, lambda row: f"has {width[row]} columns, expected {width[0]}")
     columns = int(width[0])
-    indptr = _starts(counts)
-    values = _gather(buffer, features.value_start, counts * 4).view("<f4").astype(np.float32)
     indices = _read_keys(buffer, features, counts, columns, start)
-    matrix = csr_matrix((values, indices, indptr), shape=(rows, columns), copy=False)
+    matrix = csr_matrix((values, indices, _starts(counts)), shape=(rows, columns), copy=False)
 
-    if not label.present.any():
-        return _Part(matrix, None, length)
-    sizes = label.value_end - label.value_start
-    if (sizes != 4).any():
-        first = int(np.flatnonzero(sizes != 4)[0])
-        raise RecordIOError(f"byte {start[first]}: record {first} has {sizes[first] // 4} labels")
-    labels = _gather(buffer, label.value_start, sizes).view("<f4").astype(np.float32)
-    return _Part(matrix, labels, length)
+    if not label.tag.any():
+        return _Part(matrix, None, frames.length)
+    _require(label.tag > 0, start, lambda row: "has 0 labels, expected 1")
+    labels, counts = _read_values(buffer, label, start)
+    _require(counts == 1, start, lambda row: f"has {counts[row]} labels, expected 1")
+    return _Part(matrix, labels, frames.length)
+
+
+def _require(holds: npt.NDArray[np.bool_], start: Ints, reason: Callable[[int], str]) -> None:
+    """Raise an error about the first record that something does not hold for."""
+    if not holds.all():
+        row = int(np.flatnonzero(~holds)[0])
+        raise RecordIOError(int(start[row]), reason(row), record=row)
 
 
 # ------------------------------------------------------------------------------------- writing
@@ -233,31 +308,34 @@ def _check(matrix: csr_matrix, labels: Floats | None) -> None:
         )
 
 
-def _write_blocks(file: BinaryIO, matrix: csr_matrix, labels: Floats | None) -> None:
-    encode = _encode_block if matrix.shape[0] < _LEAST_COMPILED_ROWS else _encode_block_compiled
-    for first in range(0, matrix.shape[0], _ROWS_PER_BLOCK):
-        last = min(first + _ROWS_PER_BLOCK, matrix.shape[0])
-        begin, end = matrix.indptr[first], matrix.indptr[last]
-        block = encode(
-            np.diff(matrix.indptr[first : last + 1]).astype(np.int64),
-            matrix.indices[begin:end].astype(np.int64),
-            matrix.data[begin:end],
-            matrix.shape[1],
-            None if labels is None else labels[first:last],
-        )
-        file.write(block.data)
+def _write_blocks(file: BinaryIO, matrix: csr_matrix, labels: Floats | None, rows: slice) -> None:
+    encode = _encode_rows if matrix.shape[0] < _LEAST_COMPILED_ROWS else _encode_rows_compiled
+    for block in _blocks(matrix.indptr, range(matrix.shape[0])[rows]):
+        file.write(encode(matrix, labels, block).data)
 
 
-def _encode_block(
-    counts: Ints, keys: Ints, values: Floats, columns: int, labels: Floats | None
-) -> Bytes:
+def _blocks(indptr: npt.NDArray[Any], rows: range) -> Iterator[slice]:
+    """Cut rows into blocks that are bounded in rows and, but for single rows, in values."""
+    first = rows.start
+    while first < rows.stop:
+        starts = indptr[first : min(first + _ROWS_PER_BLOCK, rows.stop) + 1]
+        full = np.searchsorted(starts, int(starts[0]) + _VALUES_PER_BLOCK, side="right") - 1
+        last = first + max(int(full), 1)
+        yield slice(first, last)
+        first = last
+
+
+def _encode_rows(matrix: csr_matrix, labels: Floats | None, rows: slice) -> Bytes:
     """Lay out every part of every record: sizes first, from the inside out, then the bytes."""
-    rows = len(counts)
-    owner = np.repeat(np.arange(rows), counts)
+    begin, end = matrix.indptr[rows.start], matrix.indptr[rows.stop]
+    counts = np.diff(matrix.indptr[rows.start : rows.stop + 1]).astype(np.int64)
+    keys = matrix.indices[begin:end].astype(np.int64)
+    values = matrix.data[begin:end]
+    owner = np.repeat(np.arange(len(counts)), counts)
     key_sizes = _varint_sizes(keys)
-    keys_length = np.bincount(owner, weights=key_sizes, minlength=rows).astype(np.int64)
+    keys_length = np.bincount(owner, weights=key_sizes, minlength=len(counts)).astype(np.int64)
     values_length = 4 * counts
-    shape = _varint(columns)
+    shape = _varint(matrix.shape[1])
     shape_field = bytes([_TENSOR_SHAPE, len(shape)]) + shape
 
     filled = counts > 0  # protobuf leaves out empty packed fields
@@ -311,25 +389,24 @@ def _encode_block(
     put(shape_field)
     if labels is not None:
         put(_LABEL_ENTRY)
-        _put_fixed(out, at, labels.astype("<f4"))
+        _put_fixed(out, at, labels[rows].astype("<f4"))
     return out
 
 
-def _encode_block_compiled(
-    counts: Ints, keys: Ints, values: Floats, columns: int, labels: Floats | None
-) -> Bytes:
+def _encode_rows_compiled(matrix: csr_matrix, labels: Floats | None, rows: slice) -> Bytes:
     from recsys_assets.domain import recordio_kernels as kernels  # the compiler takes a second
 
-    out = np.empty(
-        kernels.LARGEST_FRAME_OVERHEAD * len(counts) + kernels.LARGEST_ENTRY * len(keys),
-        dtype=np.uint8,
-    )
+    values = int(matrix.indptr[rows.stop] - matrix.indptr[rows.start])
+    room = kernels.LARGEST_FRAME_OVERHEAD * (rows.stop - rows.start)
+    out = np.empty(room + kernels.LARGEST_ENTRY * values, dtype=np.uint8)
     size = kernels.encode_rows(
-        _starts(counts),
-        keys,
-        _words(values),
-        _words(labels if labels is not None else values[:0]),
-        columns,
+        matrix.indptr,
+        matrix.indices,
+        _words(matrix.data),
+        _words(matrix.data[:0] if labels is None else labels),
+        matrix.shape[1],
+        rows.start,
+        rows.stop,
         out,
     )
     return out[:size]
@@ -377,17 +454,18 @@ def _decode_compiled(data: bytes, is_whole: bool) -> _Part | None:
     from recsys_assets.domain import recordio_kernels as kernels  # the compiler takes a second
 
     buffer = np.frombuffer(data, dtype=np.uint8)
-    rows, entries, columns, is_labelled, length = kernels.count_rows(buffer, is_whole)
+    indptr = np.empty(len(data) // kernels.LEAST_RECORD + 1, dtype=np.int32)
+    indices = np.empty(len(data) // kernels.LEAST_ENTRY, dtype=np.int32)
+    values = np.empty(len(indices), dtype=np.float32)
+    labels = np.empty(len(indptr), dtype=np.float32)
+    rows, columns, is_labelled, length = kernels.decode_rows(
+        buffer, is_whole, indptr, indices, _words(values), _words(labels)
+    )
     if rows < 1:
         return None
-    indptr = np.empty(rows + 1, dtype=np.int64)
-    indices = np.empty(entries, dtype=np.int32)
-    values = np.empty(entries, dtype=np.float32)
-    labels = np.empty(rows if is_labelled else 0, dtype=np.float32)
-    if not kernels.decode_rows(
-        buffer[:length], columns, indptr, indices, values.view(np.uint32), labels.view(np.uint32)
-    ):
-        return None
+    entries = int(indptr[rows])
+    for array, size in ((indptr, rows + 1), (indices, entries), (values, entries), (labels, rows)):
+        array.resize(size, refcheck=False)  # gives back what was not filled, without a copy
     matrix = csr_matrix((values, indices, indptr), shape=(rows, columns), copy=False)
     return _Part(matrix, labels if is_labelled else None, length)
 
@@ -395,19 +473,30 @@ def _decode_compiled(data: bytes, is_whole: bool) -> _Part | None:
 class _Frames(NamedTuple):
     """The payloads of records: a buffer, and where in it each of them starts and ends.
 
-    `length` is the number of bytes that they take up.
+    Payloads that came in parts are put together behind the `size` bytes that were read; `first` is
+    where among these each record's first frame lies. `length` is the number of bytes that the
+    records take up.
     """
 
     buffer: Bytes
     start: Ints
     end: Ints
+    first: Ints
+    size: int
     length: int
+
+    def origin(self, offset: int) -> int:
+        """Return where among what was read a byte of the buffer comes from."""
+        if offset < self.size:
+            return offset
+        return int(self.first[self.start <= offset][np.argmax(self.start[self.start <= offset])])
 
 
 def _frames(data: bytes, is_whole: bool) -> _Frames:
     """Find the payloads; unless `data` is whole, a record that is cut at its end is left out."""
     starts: list[int] = []
     ends: list[int] = []
+    firsts: list[int] = []
     joined = bytearray()  # records that came in parts, put together behind the file's own bytes
     parts: list[bytes] | None = None
     words = np.frombuffer(data, dtype="<u4", count=len(data) // 4).tolist()
@@ -417,11 +506,11 @@ def _frames(data: bytes, is_whole: bool) -> _Frames:
         if position + 8 > size:
             if not is_whole:
                 break
-            raise RecordIOError(f"byte {position}: truncated frame header")
+            raise RecordIOError(position, "truncated frame header")
         magic, word = words[position // 4], words[position // 4 + 1]
         if magic != MAGIC:
             raise RecordIOError(
-                f"byte {position}: expected the RecordIO magic 0x{MAGIC:08x}, found 0x{magic:08x}"
+                position, f"expected the RecordIO magic 0x{MAGIC:08x}, found 0x{magic:08x}"
             )
         flag, payload = word >> _LENGTH_BITS, word & (1 << _LENGTH_BITS) - 1
         begin = position + 8
@@ -430,10 +519,12 @@ def _frames(data: bytes, is_whole: bool) -> _Frames:
             break
         if end > size:
             raise RecordIOError(
-                f"byte {position}: a record of {payload} bytes is cut after {size - begin}"
+                position, f"a record of {payload} bytes is cut after {size - begin}"
             )
         if (flag in (0, 1)) != (parts is None) or flag > 3:
-            raise RecordIOError(f"byte {position}: continuation flag {flag} out of sequence")
+            raise RecordIOError(position, f"continuation flag {flag} out of sequence")
+        if flag in (0, 1):
+            firsts.append(position)
         if flag == 0:
             starts.append(begin)
             ends.append(end)
@@ -448,16 +539,20 @@ def _frames(data: bytes, is_whole: bool) -> _Frames:
         if parts is None:
             length = position
     if parts is not None and is_whole:
-        raise RecordIOError(f"byte {size}: the last record lacks its final part")
+        raise RecordIOError(size, "the last record lacks its final part")
     buffer = np.frombuffer(data + bytes(joined) if joined else data, dtype=np.uint8)
-    return _Frames(buffer, np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64), length)
+    start, end, first = (np.array(places, dtype=np.int64) for places in (starts, ends, firsts))
+    return _Frames(buffer, start, end, first[: len(start)], size, length)
 
 
 class _Tensors:
-    """Where the parts of one tensor a record lie in the buffer; all arrays have one entry a row."""
+    """Where the parts of one tensor a record lie in the buffer; all arrays have one entry a row.
+
+    `tag` is that of the kind of tensor, 0 where there is none.
+    """
 
     def __init__(self, rows: int) -> None:
-        self.present = np.zeros(rows, dtype=np.bool_)
+        self.tag = np.zeros(rows, dtype=np.int64)
         self.value_start = np.zeros(rows, dtype=np.int64)
         self.value_end = np.zeros(rows, dtype=np.int64)
         self.key_start = np.zeros(rows, dtype=np.int64)
@@ -492,8 +587,7 @@ def _fields(
         known = delimited | (wire == _VARINT) | np.isin(wire, list(_FIXED_WIDTH))
         bad = ~known | (content_end > end) | (content_end < position)
         if bad.any():
-            offset = int(begin_field[bad][0])
-            raise RecordIOError(f"byte {offset}: not a field of a protobuf record")
+            raise RecordIOError(int(begin_field[bad][0]), "not a field of a protobuf record")
         for value in np.unique(tag):
             here = tag == value
             yield int(value), row[here], position[here], content_end[here]
@@ -501,8 +595,10 @@ def _fields(
         row, position, end = row[going_on], content_end[going_on], end[going_on]
 
 
-def _read_entry(buffer: Bytes, row: Ints, begin: Ints, end: Ints, into: _Tensors) -> None:
-    """Read a map entry: its key must be ``values``, its value a float32 tensor."""
+def _read_entry(
+    buffer: Bytes, row: Ints, begin: Ints, end: Ints, into: _Tensors, float32_only: bool
+) -> None:
+    """Read a map entry: its key must be ``values``, its value a tensor."""
     for tag, rows, start, stop in _fields(buffer, row, begin, end):
         if tag == _ENTRY_KEY:
             wrong = stop - start != 6
@@ -512,86 +608,121 @@ def _read_entry(buffer: Bytes, row: Ints, begin: Ints, end: Ints, into: _Tensors
             if wrong.any():
                 offset = int(start[wrong][0])
                 name = bytes(buffer[offset : int(stop[wrong][0])])
-                raise RecordIOError(f"byte {offset}: expected the key 'values', found {name!r}")
+                raise RecordIOError(offset, f"expected the key 'values', found {name!r}")
         elif tag == _ENTRY_VALUE:
             for kind, tensor_rows, tensor_start, tensor_stop in _fields(buffer, rows, start, stop):
-                if kind != _VALUE_FLOAT32:
+                if kind not in _DTYPES or (float32_only and kind != _VALUE_FLOAT32):
+                    expected = "float32" if float32_only else "float32, float64 or int32"
+                    found = _DTYPES.get(kind, f"the value field {kind >> _FIELD_BITS}")
                     raise RecordIOError(
-                        f"byte {tensor_start[0]}: expected a float32 tensor, found the value "
-                        f"field {kind >> 3}"
+                        int(tensor_start[0]), f"expected a tensor of {expected}, found {found}"
                     )
-                into.present[tensor_rows] = True
+                into.tag[tensor_rows] = kind
                 _read_tensor(buffer, tensor_rows, tensor_start, tensor_stop, into)
 
 
 def _read_tensor(buffer: Bytes, row: Ints, begin: Ints, end: Ints, into: _Tensors) -> None:
     for tag, rows, start, stop in _fields(buffer, row, begin, end):
         if tag == _TENSOR_VALUES:
-            ragged = (stop - start) % 4 != 0
-            if ragged.any():
-                raise RecordIOError(f"byte {start[ragged][0]}: float32 values cut short")
             into.value_start[rows], into.value_end[rows] = start, stop
         elif tag == _TENSOR_KEYS:
             into.key_start[rows], into.key_end[rows] = start, stop
         elif tag == _TENSOR_SHAPE:
             into.shape[rows], after = _read_varints(buffer, start, stop)
             if (after != stop).any():
-                raise RecordIOError(f"byte {start[after != stop][0]}: expected a shape of one size")
+                raise RecordIOError(int(start[after != stop][0]), "expected a shape of one size")
+        else:
+            raise RecordIOError(int(start[0]), "expected packed values, keys and a shape")
+
+
+def _read_values(buffer: Bytes, tensors: _Tensors, start: Ints) -> tuple[npt.NDArray[Any], Ints]:
+    """Read the values of all rows at once; return them and how many each row has."""
+    tag = int(tensors.tag[0])
+    dtype = _DTYPES[tag]
+    _require(
+        tensors.tag == tag,
+        start,
+        lambda row: f"has a tensor of {_DTYPES[int(tensors.tag[row])]}, expected {dtype}",
+    )
+    if dtype.kind == "i":
+        numbers, counts = _read_packed(buffer, tensors.value_start, tensors.value_end)
+        return numbers.astype(dtype), counts
+    lengths = tensors.value_end - tensors.value_start
+    _require(
+        lengths % dtype.itemsize == 0, tensors.value_start, lambda _: f"{dtype} values cut short"
+    )
+    values = _gather(buffer, tensors.value_start, lengths).view(dtype)
+    return values.astype(dtype.newbyteorder("=")), lengths // dtype.itemsize
 
 
 def _read_varints(buffer: Bytes, position: Ints, end: Ints) -> tuple[Ints, Ints]:
-    """Read one varint at each position; return the values and the positions behind them."""
+    """Read one varint at each position; return the values and the positions behind them.
+
+    Values of 64 bits come as the negative numbers that they stand for.
+    """
     value = np.zeros(len(position), dtype=np.int64)
     position = position.copy()
     open_ = np.arange(len(position))
-    for shift in range(0, 63, 7):
+    for shift in range(0, 64, 7):
         at = position[open_]
         cut = at >= end[open_]
         if cut.any():
-            raise RecordIOError(f"byte {int(at[cut][0])}: a number is cut short")
+            raise RecordIOError(int(at[cut][0]), "a number is cut short")
         byte = buffer[at].astype(np.int64)
         value[open_] |= (byte & 0x7F) << shift
         position[open_] += 1
         open_ = open_[byte >= 0x80]
         if not len(open_):
             return value, position
-    raise RecordIOError(f"byte {int(position[open_][0])}: a number of more than 63 bits")
+    raise RecordIOError(int(position[open_][0]), "a number of more than 64 bits")
+
+
+def _read_packed(buffer: Bytes, start: Ints, end: Ints) -> tuple[Ints, Ints]:
+    """Read the packed varints of all rows at once; return them and how many each row has."""
+    lengths = end - start
+    filled = lengths > 0
+    ends_a_number = buffer[end[filled] - 1] < 0x80
+    if not ends_a_number.all():
+        raise RecordIOError(int(end[filled][~ends_a_number][0]), "a number is cut short")
+    bounds = _starts(lengths)
+    packed = _gather(buffer, start, lengths)
+    stops = np.flatnonzero(packed < 0x80) + 1
+    begins = np.append(0, stops[:-1])[: len(stops)]
+    counts = np.diff(np.searchsorted(stops, bounds, side="right"))
+    try:
+        numbers, _ = _read_varints(packed, begins, stops)
+    except RecordIOError as error:
+        row = int(np.searchsorted(bounds, error.offset, side="right")) - 1
+        offset = int(start[row] + error.offset - bounds[row])
+        raise RecordIOError(offset, error.reason) from None
+    return numbers, counts
 
 
 def _read_keys(
     buffer: Bytes, tensors: _Tensors, counts: Ints, columns: int, start: Ints
-) -> npt.NDArray[np.int32]:
-    """Decode the packed keys of all rows at once; dense rows get 0, 1, 2, ..."""
-    lengths = tensors.key_end - tensors.key_start
-    packed = _gather(buffer, tensors.key_start, lengths)
-    last = packed < 0x80
-    per_row = np.add.reduceat(np.append(last, False), np.minimum(_starts(lengths)[:-1], len(last)))
-    per_row = np.where(lengths > 0, per_row, 0)
-    dense = (lengths == 0) & (counts == columns)
-    wrong = (per_row != counts) & ~dense
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
+) -> npt.NDArray[Any]:
+    """Read the keys of all rows at once; dense rows get 0, 1, 2, ..."""
+    keys, key_counts = _read_packed(buffer, tensors.key_start, tensors.key_end)
+    dense = (tensors.key_end == tensors.key_start) & (counts == columns)
+    _require(
+        (key_counts == counts) | dense,
+        start,
+        lambda row: f"has {counts[row]} values and {key_counts[row]} keys for {columns} columns",
+    )
+    outside = (keys < 0) | (keys >= columns)
+    if outside.any():
+        first = int(np.flatnonzero(outside)[0])
+        row = int(np.searchsorted(np.cumsum(key_counts), first, side="right"))
         raise RecordIOError(
-            f"byte {start[row]}: record {row} has {counts[row]} values and {per_row[row]} keys "
-            f"for {columns} columns"
-        )
-    ends = np.flatnonzero(last) + 1
-    begins = np.concatenate([[0], ends[:-1]]).astype(np.int64)
-    keys, _ = _read_varints(packed, begins[: len(ends)], ends)
-    if len(keys) and int(keys.max()) >= columns:
-        key = int(np.flatnonzero(keys >= columns)[0])
-        row = int(np.searchsorted(np.cumsum(per_row), key, side="right"))
-        raise RecordIOError(
-            f"byte {start[row]}: record {row} has key {keys[key]}, outside {columns} columns"
+            int(start[row]), f"has key {keys[first]}, outside {columns} columns", record=row
         )
     if dense.any():
-        all_keys = np.tile(np.arange(columns), int(dense.sum()))
         merged = np.empty(int(counts.sum()), dtype=np.int64)
         is_dense = np.repeat(dense, counts)
-        merged[is_dense] = all_keys
+        merged[is_dense] = np.tile(np.arange(columns), int(dense.sum()))
         merged[~is_dense] = keys
         keys = merged
-    return keys.astype(np.int32)
+    return keys.astype(get_index_dtype(maxval=columns))
 
 
 def _gather(buffer: Bytes, start: Ints, length: Ints) -> Bytes:

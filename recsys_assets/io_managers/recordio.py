@@ -4,12 +4,11 @@ What belongs here: files and their names. What does not: the bytes
 (``recsys_assets.domain.recordio``).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 from scipy.sparse import csr_matrix
 
 from recsys_assets.domain.recordio import write_recordio
@@ -27,11 +26,17 @@ class LabelledRows:
         CSR float32 of shape ``(rows, feature_dim)`` and float32 labels, one a row.
     fingerprint
         The fingerprint of the rating matrix that they come from.
+    rows
+        Which of the rows: consecutive ones, by default all.
+    rows_per_file
+        Rows in each file but the last; None for one file of them all.
     """
 
     features: csr_matrix
     labels: npt.NDArray[np.float32]
     fingerprint: str
+    rows: slice = field(default_factory=lambda: slice(None))
+    rows_per_file: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,22 +65,20 @@ class StoredRecordIO:
 class RecordIOManager(VersionedIOManager):
     """Stores LabelledRows as RecordIO files; loads a StoredRecordIO, without fetching any file."""
 
-    rows_per_file: int | None = Field(
-        default=None, description="Rows in each file; by default all rows are in one file."
-    )
-
     def write(self, value: LabelledRows, folder: Path) -> Written:
         """Write ``part-00000.recordio`` and so on; no file at all if there are no rows."""
-        rows = value.features.shape[0]
-        step = self.rows_per_file or max(rows, 1)
-        for number, first in enumerate(range(0, rows, step)):
+        rows = range(value.features.shape[0])[value.rows]
+        firsts = rows[:: value.rows_per_file or max(len(rows), 1)]
+        digits = max(5, len(str(len(firsts) - 1)))  # names are in the order of the rows
+        for number, first in enumerate(firsts):
             write_recordio(
-                folder / f"part-{number:05d}.recordio",
-                value.features[first : first + step],
-                value.labels[first : first + step],
+                folder / f"part-{number:0{digits}d}.recordio",
+                value.features,
+                value.labels,
+                slice(first, min(first + firsts.step, rows.stop)),
             )
         return Written(
-            row_count=rows,
+            row_count=len(rows),
             facts={"feature_dim": value.features.shape[1], "fingerprint": value.fingerprint},
         )
 

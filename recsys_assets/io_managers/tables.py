@@ -3,7 +3,7 @@
 What belongs here: data frames and folders of Parquet files. What does not: what is in them.
 """
 
-import shutil
+import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -53,7 +53,7 @@ class ParquetIOManager(VersionedIOManager):
             pq.write_table(table.replace_schema_metadata(None), folder / MAIN_TABLE)
         elif isinstance(value, ParquetFolder):
             for path in sorted(value.path.glob("*.parquet")):
-                shutil.copyfile(path, folder / path.name)
+                os.link(path, folder / path.name)
         else:
             raise TypeError(f"expected a DataFrame or a ParquetFolder, got {type(value).__name__}")
         main = pq.ParquetFile(folder / MAIN_TABLE)

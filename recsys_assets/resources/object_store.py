@@ -21,12 +21,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
 
+from boto3.exceptions import S3UploadFailedError
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.exceptions import ClientError
 from dagster import ConfigurableResource, Failure, MetadataValue
 from pydantic import Field, PrivateAttr
 
 from recsys_assets.resources.aws import AwsClients
 
+_PART_BYTES = 16 << 20
+_UPLOADS = TransferConfig(multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES)
 _DELETED_AT_ONCE = 1000  # S3's limit
 _HEADS = "heads"
 
@@ -159,6 +163,9 @@ class ObjectStore(ConfigurableResource[Any]):
     ) -> Version:
         """Upload the files of `folder` as a version of `asset` and make it the current one.
 
+        Files are sent from where they lie, in parts of 16 MB, several at a time and several of each
+        file; no file is held in memory.
+
         Parameters
         ----------
         head
@@ -168,13 +175,13 @@ class ObjectStore(ConfigurableResource[Any]):
         ------
         ConflictError
             If `head` has been replaced since it was read; nothing has become visible.
+        boto3.exceptions.S3UploadFailedError
+            If S3 refuses a file; it says which and why, and nothing has become visible.
         """
-        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        files = []
-        for name in names:
-            path = folder / name
-            files.append(StoredFile(name, path.stat().st_size, sha256_of(path)))
-            self.client.upload_file(str(path), self.bucket, self._key(asset, run_id, "data", name))
+        names = sorted(
+            p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir()
+        )
+        files = self._upload(folder, names, self._key(asset, run_id, "data"))
         content = hashlib.sha256(
             "".join(f"{file.name}\0{file.sha256}\n" for file in files).encode()
         ).hexdigest()
@@ -193,6 +200,26 @@ class ObjectStore(ConfigurableResource[Any]):
         self._put(self._key(asset, run_id, "manifest.json"), version)
         self._put(self._key(asset, "current.json"), version)
         return version
+
+    def _upload(self, folder: Path, names: Sequence[str], prefix: str) -> list[StoredFile]:
+        """Upload files below a prefix; if one fails, the others are called off."""
+        with create_transfer_manager(self.client, _UPLOADS) as uploads:
+            futures = {
+                name: uploads.upload(str(folder / name), self.bucket, f"{prefix}/{name}")
+                for name in names
+            }
+            files = [
+                StoredFile(name, (folder / name).stat().st_size, sha256_of(folder / name))
+                for name in names
+            ]
+            for name, future in futures.items():
+                try:
+                    future.result()
+                except ClientError as error:
+                    raise S3UploadFailedError(
+                        f"Cannot upload s3://{self.bucket}/{prefix}/{name}: {error}"
+                    ) from error
+        return files
 
     def head(self, asset: str, name: str) -> Head:
         """Return what has been committed under a name; a head without version if nothing has."""

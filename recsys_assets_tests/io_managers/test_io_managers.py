@@ -1,11 +1,14 @@
 """IO managers through Dagster and a real object store: round trips, visibility, failures."""
 
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from dagster import (
     AssetsDefinition,
@@ -18,17 +21,21 @@ from dagster import (
 from scipy.sparse import csr_matrix
 
 from recsys_assets.definitions import build_resources
-from recsys_assets.domain.features import RatingMatrix, build_rating_matrix
+from recsys_assets.domain.features import RatingMatrix, Vocabulary, build_rating_matrix
 from recsys_assets.domain.ratings.filtering import FilterRules, filter_ratings
 from recsys_assets.domain.recordio import read_recordio
 from recsys_assets.io_managers import (
     Document,
     LabelledRows,
     ParquetFolder,
+    ParquetIOManager,
+    RatingMatrixIOManager,
+    RawRatings,
+    RawRatingsIOManager,
     RecordIOManager,
     StoredRecordIO,
 )
-from recsys_assets.resources.object_store import MissingObjectError, ObjectStore
+from recsys_assets.resources.object_store import MissingObjectError, ObjectStore, Version
 from recsys_assets.settings import Settings
 from recsys_assets_tests.domain.literal_ratings import random_ratings, write_ratings
 
@@ -117,8 +124,7 @@ def test_recordio_is_cut_in_files_and_read_as_a_reference(
     resources: dict[str, Any], store: ObjectStore, tmp_path: Path
 ) -> None:
     features = csr_matrix(np.eye(25, dtype=np.float32))
-    rows = LabelledRows(features, np.arange(25, dtype=np.float32), "f1")
-    resources["recordio_io_manager"] = RecordIOManager(store=resources["store"], rows_per_file=10)
+    rows = LabelledRows(features, np.arange(25, dtype=np.float32), "f1", rows_per_file=10)
     stored, result = round_trip(
         rows, LabelledRows, StoredRecordIO, "recordio_io_manager", resources
     )
@@ -131,6 +137,85 @@ def test_recordio_is_cut_in_files_and_read_as_a_reference(
     assert (matrix != features).nnz == 0
     assert labels is not None
     assert labels.tolist() == list(range(25))
+
+
+def test_some_rows_of_a_matrix_are_written_alone(resources: dict[str, Any], tmp_path: Path) -> None:
+    features = csr_matrix(np.eye(25, dtype=np.float32))
+    labels = np.arange(25, dtype=np.float32)
+    rows = LabelledRows(features, labels, "f1", slice(11, 20), rows_per_file=4)
+    written = RecordIOManager(store=resources["store"]).write(rows, tmp_path)
+    assert written.row_count == 9
+    files = [read_recordio([path]) for path in sorted(tmp_path.iterdir())]
+    assert [matrix.shape for matrix, _ in files] == [(4, 25), (4, 25), (1, 25)]
+    assert [stars for _, found in files for stars in found] == [*range(11, 20)]
+    assert [column for matrix, _ in files for column in matrix.indices] == [*range(11, 20)]
+
+
+def test_no_rows_are_no_file(resources: dict[str, Any], tmp_path: Path) -> None:
+    features, labels = csr_matrix((3, 2), dtype=np.float32), np.ones(3, dtype=np.float32)
+    rows = LabelledRows(features, labels, "f1", slice(1, 1), rows_per_file=10)
+    assert RecordIOManager(store=resources["store"]).write(rows, tmp_path).row_count == 0
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_very_many_files_have_names_in_the_order_of_their_rows(
+    resources: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named: list[tuple[str, slice]] = []
+
+    def note(path: Path, features: csr_matrix, labels: np.ndarray, rows: slice) -> None:
+        named.append((path.name, rows))
+
+    monkeypatch.setattr("recsys_assets.io_managers.recordio.write_recordio", note)
+    count = 100_001
+    features = csr_matrix((count, 2), dtype=np.float32)
+    value = LabelledRows(features, np.ones(count, dtype=np.float32), "f1", rows_per_file=1)
+    RecordIOManager(store=resources["store"]).write(value, tmp_path)
+    assert named == sorted(named, key=lambda item: item[0])
+    assert [rows for _, rows in named] == [slice(row, row + 1) for row in range(count)]
+
+
+def test_loading_a_matrix_holds_it_once(
+    resources: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = 400_000
+    columns = np.tile(np.array([0, 2], dtype=np.int32), count)
+    starts = np.arange(0, 2 * count + 1, 2, dtype=np.int32)
+    ones = np.ones(2 * count, dtype=np.float32)
+    ids = Vocabulary(pa.array(["a", "b"]), pa.array([None, "B"]))
+    matrix = RatingMatrix(
+        csr_matrix((ones, columns, starts), shape=(count, 4), copy=False),
+        np.ones(count, dtype=np.float32),
+        {"train": count, "validate": 0, "test": 0},
+        ids,
+        ids,
+    )
+    manager = RatingMatrixIOManager(store=resources["store"])
+    facts = manager.write(matrix, tmp_path).facts
+    version = Version("m", "r", "s3://b/m/r/", (), "", count, dict(facts))
+    monkeypatch.setattr(RatingMatrixIOManager, "fetched", lambda *_: nullcontext(tmp_path))
+    tracemalloc.start()
+    try:
+        loaded = manager.load(version, RatingMatrix)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert loaded.fingerprint() == matrix.fingerprint()
+    arrays = (columns, ones, starts, matrix.labels)
+    assert peak < 1.2 * sum(array.nbytes for array in arrays)
+
+
+def test_files_are_linked_and_not_copied(resources: dict[str, Any], tmp_path: Path) -> None:
+    tables = ParquetFolder()
+    pd.DataFrame({"a": [1]}).to_parquet(tables.main)
+    ParquetIOManager(store=resources["store"]).write(tables, tmp_path)
+    assert (tmp_path / "data.parquet").samefile(tables.main)
+
+    ratings = RawRatings()
+    write_ratings(ratings.file("ratings", "source"), random_ratings())
+    RawRatingsIOManager(store=resources["store"]).write(ratings, tmp_path)
+    stored = tmp_path / "ratings" / "source.parquet"
+    assert stored.samefile(ratings.file("ratings", "source"))
 
 
 def test_a_document_comes_back_and_its_files_lie_beside_it(

@@ -55,11 +55,36 @@ def golden_cases() -> dict[str, Case]:
     return cases
 
 
-def _matrix(columns: int, rows: Sequence[Mapping[int, float]]) -> csr_matrix:
+def other_cases() -> dict[str, Case]:
+    """Return matrices of types that are read and not written."""
+    numbers = [0.1, -1e300, 5e-324, 1 / 3]
+    whole = [2**31 - 1, -(2**31), -1, 127, 128]
+    doubles = _matrix(300, [dict(enumerate(numbers)), {}, {299: 7.5}], np.float64)
+    # The SDK takes whole numbers of 64 bits and writes them as 32.
+    integers = _matrix(300, [dict(enumerate(whole)), {}, {299: 5}], np.int64)
+    return {
+        "float64": (doubles, np.array([1.1, 2, 3])),
+        "int32": (integers, np.array([1, -2, 3], dtype=np.int64)),
+    }
+
+
+def dense_cases() -> dict[str, Case]:
+    """Return matrices that are written dense, one of each type."""
+    dense = [[1, 2, 3], [-4, 5, 0]]
+    types = {"float32": np.float32, "float64": np.float64, "int32": np.int64}
+    return {
+        name: (csr_matrix(np.array(dense, dtype)), np.array([1, 2], dtype))
+        for name, dtype in types.items()
+    }
+
+
+def _matrix(
+    columns: int, rows: Sequence[Mapping[int, float]], dtype: type = np.float32
+) -> csr_matrix:
     data = [value for row in rows for value in row.values()]
     indices = [key for row in rows for key in row]
     indptr = np.cumsum([0, *map(len, rows)])
-    return csr_matrix((_floats(data), indices, indptr), shape=(len(rows), columns))
+    return csr_matrix((np.array(data, dtype), indices, indptr), shape=(len(rows), columns))
 
 
 def _floats(values: Any) -> np.ndarray:
@@ -68,14 +93,20 @@ def _floats(values: Any) -> np.ndarray:
 
 def golden_text(sdk: Sdk) -> str:
     """Return what belongs in the file."""
-    cases = golden_cases()
-    files = sdk.write(list(cases.values()))
-    lines = [
+    parts = {
+        "cases": _lines(golden_cases(), sdk.write([*golden_cases().values()])),
+        "others": _lines(other_cases(), sdk.write([*other_cases().values()])),
+        "dense": _lines(dense_cases(), sdk.write([*dense_cases().values()], as_dense=True)),
+    }
+    listed = ",\n".join(f'"{name}": [\n{lines}\n]' for name, lines in parts.items())
+    return f'{{"sagemaker": "{SAGEMAKER_SDK_2_VERSION}",\n{listed}}}\n'
+
+
+def _lines(cases: Mapping[str, Case], files: Sequence[bytes]) -> str:
+    return ",\n".join(
         json.dumps({"name": name, **as_json(*case), "recordio": file.hex()}, separators=(",", ":"))
         for (name, case), file in zip(cases.items(), files, strict=True)
-    ]
-    listed = ",\n".join(lines)
-    return f'{{"sagemaker": "{SAGEMAKER_SDK_2_VERSION}", "cases": [\n{listed}\n]}}\n'
+    )
 
 
 def main() -> None:

@@ -18,13 +18,15 @@ from recsys_assets_tests.contract.environments import SAGEMAKER_SDK_2
 
 _PROGRAM = Path(__file__).with_name("sdk_program.py")
 
-Floats = npt.NDArray[np.float32]
-Case = tuple[csr_matrix, Floats | None]
+Numbers = npt.NDArray[Any]
+Case = tuple[csr_matrix, Numbers | None]
+"""A matrix and its labels, of one type."""
 
 
-def as_json(matrix: csr_matrix, labels: Floats | None) -> dict[str, Any]:
-    """Return a float32 CSR matrix and its labels as lists; JSON keeps every bit of a number."""
+def as_json(matrix: csr_matrix, labels: Numbers | None) -> dict[str, Any]:
+    """Return a CSR matrix and its labels as lists; JSON keeps every bit of a number."""
     return {
+        "dtype": matrix.dtype.name,
         "shape": list(matrix.shape),
         "indptr": matrix.indptr.tolist(),
         "indices": matrix.indices.tolist(),
@@ -35,10 +37,10 @@ def as_json(matrix: csr_matrix, labels: Floats | None) -> dict[str, Any]:
 
 def from_json(case: dict[str, Any]) -> Case:
     """Return what :func:`as_json` was given."""
-    data = np.array(case["data"], dtype=np.float32)
+    data = np.array(case["data"], dtype=case["dtype"])
     indices = np.array(case["indices"], dtype=np.int32)
     matrix = csr_matrix((data, indices, case["indptr"]), shape=tuple(case["shape"]))
-    return matrix, None if case["labels"] is None else np.array(case["labels"], dtype=np.float32)
+    return matrix, None if case["labels"] is None else np.array(case["labels"], case["dtype"])
 
 
 class Sdk:
@@ -47,9 +49,13 @@ class Sdk:
     def __init__(self) -> None:
         self._python = SAGEMAKER_SDK_2.python
 
-    def write(self, cases: list[Case]) -> list[bytes]:
-        """Return what ``write_spmatrix_to_sparse_tensor`` makes of each matrix."""
-        answers = self._call("write", [as_json(*case) for case in cases])
+    def write(self, cases: list[Case], *, as_dense: bool = False) -> list[bytes]:
+        """Return what ``write_spmatrix_to_sparse_tensor`` makes of each matrix.
+
+        As dense, what ``write_numpy_to_dense_tensor`` makes of it.
+        """
+        command = "write-dense" if as_dense else "write"
+        answers = self._call(command, [as_json(*case) for case in cases])
         return [bytes.fromhex(answer) for answer in answers]
 
     def read(self, files: list[bytes]) -> list[list[dict[str, Any]]]:

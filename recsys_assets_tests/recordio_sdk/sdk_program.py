@@ -1,7 +1,7 @@
 """A program for the SDK's environment: matrices to RecordIO bytes, or RecordIO bytes to records.
 
 What belongs here: calls of the SDK. What does not: anything of this project, which that environment
-does not have. Usage: ``sdk_program.py write|read INPUT.json OUTPUT.json``.
+does not have. Usage: ``sdk_program.py write|write-dense|read INPUT.json OUTPUT.json``.
 """
 
 import io
@@ -11,18 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sagemaker.amazon.common import read_records, write_spmatrix_to_sparse_tensor
+from sagemaker.amazon.common import (
+    read_records,
+    write_numpy_to_dense_tensor,
+    write_spmatrix_to_sparse_tensor,
+)
 from scipy.sparse import csr_matrix
 
 
-def write(case: dict[str, Any]) -> str:
+def write(case: dict[str, Any], *, as_dense: bool) -> str:
     """Return a matrix and its labels as RecordIO, in hexadecimal digits."""
-    data = np.array(case["data"], dtype=np.float32)
+    data = np.array(case["data"], dtype=case["dtype"])
     indices = np.array(case["indices"], dtype=np.int32)
     matrix = csr_matrix((data, indices, case["indptr"]), shape=tuple(case["shape"]))
-    labels = None if case["labels"] is None else np.array(case["labels"], dtype=np.float32)
+    labels = None if case["labels"] is None else np.array(case["labels"], dtype=case["dtype"])
     buffer = io.BytesIO()
-    write_spmatrix_to_sparse_tensor(buffer, matrix, labels)
+    if as_dense:
+        write_numpy_to_dense_tensor(buffer, matrix.toarray(), labels)
+    else:
+        write_spmatrix_to_sparse_tensor(buffer, matrix, labels)
     return buffer.getvalue().hex()
 
 
@@ -46,5 +53,8 @@ def read(recordio: str) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     command, source, target = sys.argv[1:]
     items = json.loads(Path(source).read_text())
-    answers = [write(item) if command == "write" else read(item) for item in items]
+    is_dense = command == "write-dense"
+    answers = [
+        read(item) if command == "read" else write(item, as_dense=is_dense) for item in items
+    ]
     Path(target).write_text(json.dumps(answers))

@@ -7,21 +7,37 @@ from typing import Any
 import numpy as np
 import pytest
 
-from recsys_assets.domain.recordio import decode_recordio, encode_recordio, read_recordio
+from recsys_assets.domain.recordio import (
+    RecordIOError,
+    decode_recordio,
+    encode_recordio,
+    read_recordio,
+)
 from recsys_assets_tests.contract.environments import SAGEMAKER_SDK_2_VERSION
 from recsys_assets_tests.domain.codecs import each_codec  # noqa: F401 - a fixture for all
-from recsys_assets_tests.recordio_sdk.make_golden import GOLDEN, golden_cases
+from recsys_assets_tests.recordio_sdk.make_golden import (
+    GOLDEN,
+    dense_cases,
+    golden_cases,
+    other_cases,
+)
 from recsys_assets_tests.recordio_sdk.sdk import as_json, from_json
 
-CASES: list[dict[str, Any]] = json.loads(GOLDEN.read_text())["cases"]
+CONTENT: dict[str, Any] = json.loads(GOLDEN.read_text())
+CASES: list[dict[str, Any]] = CONTENT["cases"]
 each_case = pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 
 
 def test_the_file_is_of_the_matrices_and_the_version_that_make_it() -> None:
-    content = json.loads(GOLDEN.read_text())
-    assert content["sagemaker"] == SAGEMAKER_SDK_2_VERSION
-    stored = {case["name"]: {key: case[key] for key in as_json(*from_json(case))} for case in CASES}
-    assert stored == {name: as_json(*case) for name, case in golden_cases().items()}
+    assert CONTENT["sagemaker"] == SAGEMAKER_SDK_2_VERSION
+    made = {"cases": golden_cases(), "others": other_cases(), "dense": dense_cases()}
+    for part, cases in made.items():
+        expected = {name: as_json(*case) for name, case in cases.items()}
+        stored = {
+            case["name"]: {key: case[key] for key in as_json(*from_json(case))}
+            for case in CONTENT[part]
+        }
+        assert stored == expected
 
 
 @each_case
@@ -55,3 +71,22 @@ def test_files_of_the_sdk_are_read_as_one_matrix(tmp_path: Path) -> None:
     assert matrix.indices.tolist() == case["indices"] * 2
     assert labels is not None
     assert labels.tolist() == case["labels"] * 2
+
+
+@pytest.mark.parametrize(
+    "case", CONTENT["others"] + CONTENT["dense"], ids=lambda case: f"{case['name']}"
+)
+def test_other_tensors_of_the_sdk_are_read_when_they_are_asked_for(case: dict[str, Any]) -> None:
+    matrix, labels = from_json(case)
+    content = bytes.fromhex(case["recordio"])
+    decoded, decoded_labels = decode_recordio(content, float32_only=False)
+    assert decoded.dtype.name == decoded_labels.dtype.name == case["name"]
+    np.testing.assert_array_equal(decoded.toarray(), matrix.toarray())
+    np.testing.assert_array_equal(decoded_labels, labels)
+    if case["name"] == "float32":
+        assert decode_recordio(content)[0].dtype == np.float32
+    else:
+        with pytest.raises(
+            RecordIOError, match=f"byte 22: expected .* float32, found {case['name']}"
+        ):
+            decode_recordio(content)

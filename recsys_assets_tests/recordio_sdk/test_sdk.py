@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from recsys_assets.domain.recordio import decode_recordio, encode_recordio
-from recsys_assets_tests.domain.codecs import each_codec  # noqa: F401 - a fixture for all
+from recsys_assets_tests.domain.codecs import each_codec, matrices  # noqa: F401 - a fixture for all
 from recsys_assets_tests.recordio_sdk.make_golden import GOLDEN, golden_text
 from recsys_assets_tests.recordio_sdk.sdk import Case, Sdk
 
@@ -52,20 +54,17 @@ def _any_floats(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.where(rng.random(count) < 0.5, whole, anything)
 
 
-def test_random_matrices_are_encoded_to_the_bytes_of_the_sdk(sdk: Sdk, cases: list[Case]) -> None:
-    for (matrix, labels), expected in zip(cases, sdk.write(cases), strict=True):
-        assert encode_recordio(matrix, labels) == expected
-        decoded, decoded_labels = decode_recordio(expected)
+def assert_agreement(sdk: Sdk, cases: list[Case]) -> None:
+    """Write what the SDK writes, and have each read what the other has written."""
+    encoded = [encode_recordio(*case) for case in cases]
+    assert encoded == sdk.write(cases)
+    for (matrix, labels), content, records in zip(cases, encoded, sdk.read(encoded), strict=True):
+        decoded, decoded_labels = decode_recordio(content)
         assert decoded.indices.tolist() == matrix.indices.tolist()
         assert decoded.data.tobytes() == matrix.data.tobytes()
         if labels is not None and len(labels):
             assert decoded_labels is not None
             assert decoded_labels.tobytes() == labels.tobytes()
-
-
-def test_the_sdk_reads_the_records_that_are_written(sdk: Sdk, cases: list[Case]) -> None:
-    files = sdk.read([encode_recordio(*case) for case in cases])
-    for (matrix, labels), records in zip(cases, files, strict=True):
         assert len(records) == matrix.shape[0]
         for row, record in enumerate(records):
             begin, end = matrix.indptr[row], matrix.indptr[row + 1]
@@ -78,6 +77,18 @@ def test_the_sdk_reads_the_records_that_are_written(sdk: Sdk, cases: list[Case])
             else:
                 label = np.array(record["label"], dtype=np.float32)
                 assert label.tobytes() == labels[row : row + 1].tobytes()
+
+
+def test_the_sdk_and_this_codec_agree_on_random_matrices(sdk: Sdk, cases: list[Case]) -> None:
+    assert_agreement(sdk, cases)
+
+
+@given(cases=st.lists(matrices(), min_size=10, max_size=100))
+@settings(deadline=None, max_examples=3, suppress_health_check=[*HealthCheck])
+def test_the_sdk_and_this_codec_agree_on_whatever_hypothesis_finds(
+    sdk: Sdk, cases: list[Case]
+) -> None:
+    assert_agreement(sdk, cases)
 
 
 def test_the_golden_file_is_what_the_sdk_writes(sdk: Sdk) -> None:

@@ -1,9 +1,14 @@
 """The object store resource: fetching sources, and what it refuses."""
 
+import threading
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from boto3.exceptions import S3UploadFailedError
 from botocore.exceptions import ClientError
 
 from recsys_assets.definitions import build_resources
@@ -16,7 +21,7 @@ from recsys_assets.resources.object_store import (
     Version,
 )
 from recsys_assets.settings import Settings
-from recsys_assets_tests.proxy import Answer, Proxy, drop_after, refuse
+from recsys_assets_tests.proxy import Answer, Call, Forward, Proxy, drop_after, refuse
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +127,82 @@ def test_credentials_that_expire_before_a_download_are_waited_for(
 def test_a_path_is_not_a_uri(store: ObjectStore, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected s3://bucket/key, got '/etc/passwd'"):
         store.download("/etc/passwd", tmp_path / "x")
+
+
+PART = 16 << 20  # bytes
+
+
+def test_a_large_file_goes_up_in_parts(
+    store: ObjectStore, proxied: ObjectStore, proxy: Proxy, tmp_path: Path
+) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(2 * PART + 3)
+    parts: list[int] = []
+
+    def list_parts(call: Call, forward: Forward) -> Answer:
+        upload = parse_qs(urlsplit(call.path).query)["uploadId"][0]
+        key = "parted/run/data/large"
+        listed = store.client.list_parts(Bucket=store.bucket, Key=key, UploadId=upload)
+        parts.extend(part["Size"] for part in listed["Parts"])
+        return forward()
+
+    proxy.inject(list_parts, "CompleteMultipartUpload")
+    made = proxied.publish("parted", "run", tmp_path, row_count=None, facts={})
+    assert parts == [PART, PART, 3]
+    fetched = tmp_path / "fetched"
+    store.fetch(made, fetched)
+    assert (fetched / "large").stat().st_size == 2 * PART + 3
+
+
+def test_no_file_is_held_in_memory_while_it_goes_up(store: ObjectStore, tmp_path: Path) -> None:
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(6 * PART)
+    tracemalloc.start()
+    try:
+        store.publish("streamed", "run", tmp_path, row_count=None, facts={})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < PART
+
+
+def test_an_upload_that_fails_half_way_leaves_no_version_and_no_parts(
+    store: ObjectStore, proxied: ObjectStore, proxy: Proxy, tmp_path: Path
+) -> None:
+    (tmp_path / "small").write_text("content")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(3 * PART)
+
+    def refuse_the_second(call: Call, forward: Forward) -> Answer | None:
+        is_second = "partNumber=2" in call.path
+        return refuse(403, "AccessDenied")(call, forward) if is_second else forward()
+
+    proxy.inject(refuse_the_second, "UploadPart", times=3)
+    with pytest.raises(S3UploadFailedError, match=r"broken_off/run/data/large: .*AccessDenied"):
+        proxied.publish("broken_off", "run", tmp_path, row_count=None, facts={})
+    assert store.version("broken_off", "run") is None
+    assert store.find("broken_off") is None
+    assert [call.forwarded for call in proxy.seen("AbortMultipartUpload")] == [204]
+    uploads = store.client.list_multipart_uploads(Bucket=store.bucket, Prefix="broken_off/")
+    assert uploads.get("Uploads", []) == []
+
+
+def test_files_of_a_version_go_up_several_at_a_time(
+    proxied: ObjectStore, proxy: Proxy, tmp_path: Path
+) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text(name)
+    together = threading.Barrier(3, timeout=30)
+
+    def wait_for_the_others(call: Call, forward: Forward) -> Answer:
+        with suppress(threading.BrokenBarrierError):
+            together.wait()
+        return forward()
+
+    proxy.inject(wait_for_the_others, "PutObject", times=3)
+    made = proxied.publish("together", "run", tmp_path, row_count=None, facts={})
+    assert not together.broken
+    assert [file.name for file in made.files] == ["a", "b", "c"]
 
 
 def commit(store: ObjectStore, asset: str, run_id: str, folder: Path, head: Head) -> Version:
