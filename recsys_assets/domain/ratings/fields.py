@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recsys_assets.domain.ratings.formats import (
@@ -27,13 +27,23 @@ from recsys_assets.domain.ratings.formats import (
     recognise_lines,
     recognise_names,
 )
-from recsys_assets.domain.ratings.rejects import RatingsError, Reason, Reject
+from recsys_assets.domain.ratings.rejects import (
+    NONE_REJECTED,
+    Fault,
+    RatingsError,
+    Reason,
+    RejectedLine,
+    Rejects,
+    rejected,
+    rejected_lines,
+)
 from recsys_assets.domain.ratings.streams import BLOCK_BYTES, Block, is_parquet, read_blocks
-
-Ints = npt.NDArray[np.int64]
+from recsys_assets.domain.ratings.texts import Ints, Mask, cut_out, is_blank
 
 _HEAD_BYTES = 1 << 16  # of a file, by which its format is recognised
 _PARQUET_BATCH_ROWS = 1 << 15
+_LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
+_WIDTH_FAULTS = (Fault(Reason.TOO_FEW_FIELDS), Fault(Reason.TOO_MANY_FIELDS))
 
 
 def recognise(path: Path, wanted: Wanted) -> Layout:
@@ -71,19 +81,35 @@ class Fields:
     columns : dict of str to binary array
         The layout's columns, by their names in ``ratings.parquet``; nothing missing is null, it is
         empty.
-    raw : function of int to bytes
-        The whole of a row, by its position in the batch.
-    rejects : list of Reject
+    raw : function of int64 array to binary array
+        The whole of rows, by their positions in the batch, ascending.
+    rejects : Rejects
         What could not be split, between and beside these rows.
     """
 
     lines: Ints
     columns: dict[str, pa.Array]
-    raw: Callable[[int], bytes]
-    rejects: list[Reject]
+    raw: Callable[[Ints], pa.BinaryArray]
+    rejects: Rejects
 
 
-def read_fields(path: Path, layout: Layout) -> Iterator[Fields]:
+@dataclass(frozen=True)
+class Portion:
+    """A part of a file, not split yet where that can be done apart from the others.
+
+    Attributes
+    ----------
+    size : int
+        About how many bytes it holds.
+    split : function
+        Gives its rows.
+    """
+
+    size: int
+    split: Callable[[], Fields]
+
+
+def read_portions(path: Path, layout: Layout) -> Iterator[Portion]:
     """Yield the rows of a file, in its order; blank lines and the header are not rows.
 
     Raises
@@ -93,85 +119,103 @@ def read_fields(path: Path, layout: Layout) -> Iterator[Fields]:
     """
     match layout.container:
         case Container.PARQUET:
-            return _parquet_fields(path, layout)
+            return map(_whole, _parquet_fields(path, layout))
         case Container.CSV:
-            return _csv_fields(read_blocks(path), layout)
+            return map(_whole, _csv_fields(read_blocks(path), layout))
         case Container.DELIMITED:
             return (
-                _only(_fault(block), layout) if block.fault else _delimited_fields(block, layout)
+                Portion(len(block.data), functools.partial(_delimited_fields, block, layout))
                 for block in read_blocks(path)
             )
 
 
-def _wrong_width(found: int, layout: Layout) -> Reason:
-    return Reason.TOO_FEW_FIELDS if found < layout.width else Reason.TOO_MANY_FIELDS
+def _whole(fields: Fields) -> Portion:
+    return Portion(sum(column.nbytes for column in fields.columns.values()), lambda: fields)
 
 
-def _only(reject: Reject, layout: Layout) -> Fields:
+def _only(reject: RejectedLine, layout: Layout) -> Fields:
     """Return a batch without rows."""
-    columns = {column: pa.array([], pa.binary()) for column in layout.positions}
-    return Fields(np.empty(0, np.int64), columns, lambda _: b"", [reject])
+    nothing = pa.array([], pa.binary())
+    columns = dict.fromkeys(layout.positions, nothing)
+    return Fields(np.empty(0, np.int64), columns, nothing.take, rejected_lines([reject]))
 
 
-def _fault(block: Block) -> Reject:
+def _fault(block: Block) -> RejectedLine:
     assert block.fault is not None  # noqa: S101
-    return Reject(block.first_line, block.fault, block.data.removesuffix(b"\r"))
+    return RejectedLine(block.first_line, block.fault, block.data.removesuffix(b"\r"))
 
 
 def _delimited_fields(block: Block, layout: Layout) -> Fields:
     r"""Split the lines of a block, without a loop over them.
 
-    The bytes between and within the separators of the whole block become one Arrow array (field,
-    separator, field, ...), of which each column is every so manieth value. A line end counts as a
-    separator; a ``\r`` before it belongs to it, any other is a byte like others.
+    A ``\r`` before a line end belongs to it, any other is a byte like others.
     """
+    if block.fault:
+        return _only(_fault(block), layout)
     data = block.data
     characters = np.frombuffer(data, np.uint8)
-    between = _positions(data, layout.separator)
-    line_feed = _positions(data, b"\n")
-    line_end = line_feed - (characters[line_feed - 1] == ord("\r"))
-
-    # Separators do not overlap, so their starts and their stops sort alike.
-    starts = np.sort(np.concatenate([between, line_end]), kind="stable")
-    stops = np.sort(np.concatenate([between + len(layout.separator), line_feed + 1]), kind="stable")
-    offsets = np.empty(2 * len(starts) + 1, np.int32)
-    offsets[0], offsets[1::2], offsets[2::2] = 0, starts, stops
-    pieces = pa.BinaryArray.from_buffers(
-        pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)]
-    )
-
-    last = np.searchsorted(stops, line_feed + 1)  # separator that ends each line
+    ends, is_last = _ends_of_fields(data, layout.separator)
+    last = np.flatnonzero(is_last)
     widths = np.diff(last, prepend=-1)
-    first = last - widths + 1  # separator that ends its first field
+    line_feed = ends[last]
     line_start = np.concatenate([[0], line_feed[:-1] + 1])
+    line_end = line_feed - (characters[line_feed - 1] == _CARRIAGE_RETURN)
     lines = block.first_line + np.arange(len(line_feed))
-    below_header = lines > layout.header_line
-    whole = np.flatnonzero((widths == layout.width) & below_header)
 
-    def raw(line: int) -> bytes:
-        return data[line_start[line] : line_end[line]]
+    below_header = lines > layout.header_line
+    is_whole = (widths == layout.width) & below_header
+    whole = np.flatnonzero(is_whole)
+    if len(whole) < len(lines):
+        ends = ends[np.repeat(is_whole, widths)]
+    ends = ends.reshape(-1, layout.width)
+
+    def column(position: int) -> pa.BinaryArray:
+        at_start, at_end = position == 0, position == layout.width - 1
+        return cut_out(
+            data,
+            line_start[whole] if at_start else ends[:, position - 1] + len(layout.separator),
+            line_end[whole] if at_end else ends[:, position],
+        )
+
+    def raw(lines: Ints) -> pa.BinaryArray:
+        # One by one: of few lines far apart, `cut_out` would make room for all between them.
+        cuts = zip(line_start[lines].tolist(), line_end[lines].tolist(), strict=True)
+        return pa.array([data[start:stop] for start, stop in cuts], pa.binary())
+
+    def rejects() -> Rejects:
+        others = np.flatnonzero(~is_whole & below_header)
+        others = others[~is_blank(raw(others).view(pa.string()), pc.ascii_trim_whitespace)]
+        is_too_wide = (widths[others] > layout.width).astype(np.int64)
+        return rejected(lines[others], is_too_wide, _WIDTH_FAULTS, raw(others))
 
     return Fields(
-        lines=lines[whole],
-        columns={
-            column: pieces.take(pa.array(2 * (first[whole] + position)))
-            for column, position in layout.positions.items()
-        },
-        raw=lambda row: raw(whole[row]),
-        rejects=[
-            Reject(int(lines[line]), _wrong_width(int(widths[line]), layout), raw(line))
-            for line in np.flatnonzero((widths != layout.width) & below_header).tolist()
-            if raw(line).strip()
-        ],
+        lines[whole],
+        {name: column(position) for name, position in layout.positions.items()},
+        lambda rows: raw(whole[rows]),
+        rejects() if len(whole) < len(lines) else NONE_REJECTED,
     )
 
 
-def _positions(data: bytes, separator: bytes) -> Ints:
-    """Where `separator` stands in `data`, found from the left and without overlap."""
-    if len(separator) == 1:
-        return np.flatnonzero(np.frombuffer(data, np.uint8) == ord(separator))
-    found = (match.start() for match in re.finditer(re.escape(separator), data))
-    return np.fromiter(found, np.int64)
+def _ends_of_fields(data: bytes, separator: bytes) -> tuple[Ints, Mask]:
+    """Where a tab or ``::`` stands, or a line feed, and which of them are line feeds."""
+    characters = np.frombuffer(data, np.uint8)
+    if separator == b"\t":  # hardly any other character is as low as these two: one look is enough
+        ends = np.flatnonzero(characters <= _LINE_FEED)
+        found = characters[ends]
+        others = found < ord(separator)
+        if others.any():
+            ends, found = ends[~others], found[~others]
+        return ends, found == _LINE_FEED
+    is_end = characters == _LINE_FEED
+    is_colon = characters == ord(":")
+    is_separator = is_colon[:-1] & is_colon[1:]
+    if np.any(is_separator[:-1] & is_separator[1:]):  # three in a row: the first two are one
+        starts = (match.start() for match in re.finditer(separator, data))
+        is_end[np.fromiter(starts, np.int64)] = True
+    else:
+        is_end[:-1] |= is_separator
+    ends = np.flatnonzero(is_end)
+    return ends, characters[ends] == _LINE_FEED
 
 
 def _csv_fields(blocks: Iterable[Block], layout: Layout) -> Iterator[Fields]:
@@ -180,7 +224,7 @@ def _csv_fields(blocks: Iterable[Block], layout: Layout) -> Iterator[Fields]:
     Bytes go through the csv module as Latin-1, in which each byte is one character, and come out
     as they were.
     """
-    rejects: list[Reject] = []
+    rejects: list[RejectedLine] = []
     lines: list[int] = []
     raws: list[bytes] = []
     rows: list[list[str]] = []
@@ -191,17 +235,20 @@ def _csv_fields(blocks: Iterable[Block], layout: Layout) -> Iterator[Fields]:
             column: pa.array([row[position].encode("latin-1") for row in rows], pa.binary())
             for column, position in layout.positions.items()
         }
-        return Fields(np.array(lines, np.int64), columns, raws.__getitem__, rejects.copy())
+        raw = pa.array(raws, pa.binary())
+        return Fields(np.array(lines, np.int64), columns, raw.take, rejected_lines(rejects))
 
     for line, raw, row in _csv_records(_lines(blocks, layout.header_line, rejects), layout.width):
         if row is None:
-            rejects.append(Reject(line, Reason.BROKEN_QUOTING, raw))
+            rejects.append(RejectedLine(line, Reason.BROKEN_QUOTING, raw))
         elif len(row) == layout.width:
             lines.append(line)
             raws.append(raw)
             rows.append(row)
         elif raw.strip():
-            rejects.append(Reject(line, _wrong_width(len(row), layout), raw))
+            few = len(row) < layout.width
+            reason = Reason.TOO_FEW_FIELDS if few else Reason.TOO_MANY_FIELDS
+            rejects.append(RejectedLine(line, reason, raw))
         size += len(raw)
         if size >= BLOCK_BYTES:
             yield batch()
@@ -211,7 +258,7 @@ def _csv_fields(blocks: Iterable[Block], layout: Layout) -> Iterator[Fields]:
 
 
 def _lines(
-    blocks: Iterable[Block], header_line: int, rejects: list[Reject]
+    blocks: Iterable[Block], header_line: int, rejects: list[RejectedLine]
 ) -> Iterator[tuple[int, bytes]]:
     """Yield number and bytes of each line below the header; faults go to `rejects`."""
     for block in blocks:
@@ -274,10 +321,11 @@ def _parquet_fields(path: Path, layout: Layout) -> Iterator[Fields]:
                         for column, name in layout.names.items()
                     }
                     lines = np.arange(row, row + len(batch))
-                    yield Fields(lines, columns, functools.partial(_parquet_raw, batch), [])
+                    raw = functools.partial(_parquet_raw, batch)
+                    yield Fields(lines, columns, raw, NONE_REJECTED)
                     row += len(batch)
             except (OSError, pa.ArrowInvalid) as error:
-                yield _only(Reject(row, Reason.DAMAGED_PARQUET, str(error).encode()), layout)
+                yield _only(RejectedLine(row, Reason.DAMAGED_PARQUET, str(error).encode()), layout)
             group_start += file.metadata.row_group(group).num_rows
 
 
@@ -293,7 +341,11 @@ def _as_bytes(values: pa.Array, name: str) -> pa.Array:
         ) from error
 
 
-def _parquet_raw(batch: pa.RecordBatch, row: int) -> bytes:
-    return json.dumps(batch.slice(row, 1).to_pylist()[0], default=str, ensure_ascii=False).encode(
-        errors="replace"
+def _parquet_raw(batch: pa.RecordBatch, rows: Ints) -> pa.BinaryArray:
+    return pa.array(
+        [
+            json.dumps(row, default=str, ensure_ascii=False).encode(errors="replace")
+            for row in batch.take(pa.array(rows)).to_pylist()
+        ],
+        pa.binary(),
     )

@@ -9,10 +9,13 @@ import datetime as dt
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recsys_assets.domain.ratings.fields import Fields, read_fields, recognise
+from recsys_assets.domain.processors import processors
+from recsys_assets.domain.ratings.ahead import Sized, several_ahead
+from recsys_assets.domain.ratings.fields import Fields, Portion, read_portions, recognise
 from recsys_assets.domain.ratings.formats import (
     AUTO,
     MOVIELENS,
     MOVIETWEETINGS,
-    NEEDED,
     SCALES,
     Layout,
     TableColumns,
@@ -33,11 +37,18 @@ from recsys_assets.domain.ratings.formats import (
 )
 from recsys_assets.domain.ratings.rejects import (
     REJECTS_SCHEMA,
+    Fault,
     RatingsError,
     Reason,
-    Reject,
+    RejectedLine,
+    Rejects,
+    counts_by_reason,
+    in_order_of_lines,
+    rejected,
+    rejected_lines,
     rejects_batch,
 )
+from recsys_assets.domain.ratings.texts import decoded, has_nul, is_blank
 from recsys_assets.domain.ratings.titles import titles_beside
 
 __all__ = [
@@ -49,25 +60,40 @@ __all__ = [
     "read_ratings",
 ]
 
+_SECONDS, _MILLISECONDS = pa.timestamp("s"), pa.timestamp("ms")
 RATINGS_SCHEMA = pa.schema(
     [
         pa.field("customer_id", pa.string()),
         pa.field("video_id", pa.string()),
         pa.field("title", pa.string()),
         pa.field("rating", pa.float32()),
-        pa.field("reviewed_at", pa.timestamp("ms")),  # whole seconds; Parquet has no such unit
+        pa.field("reviewed_at", _MILLISECONDS),  # whole seconds; Parquet has no such unit
         pa.field("review_id", pa.string()),
         pa.field("file", pa.string()),
         pa.field("line", pa.int64()),
     ]
 )
 
-_ROW_GROUP_ROWS = 1 << 17  # what is held before it is written
+_ROW_GROUP_ROWS = 1 << 17  # what is held before it is written,
+_ROW_GROUP_BYTES = 64 << 20  # whichever comes first
+# Ids of reviews are all different, and so are, nearly, customers within a row group.
+_RATINGS_ENCODING = {
+    "use_dictionary": ["video_id", "title", "rating", "reviewed_at", "file"],
+    "column_encoding": {"line": "DELTA_BINARY_PACKED"},
+}
+_REJECTS_ENCODING = {
+    "use_dictionary": ["file", "column", "reason"],
+    "column_encoding": {"line": "DELTA_BINARY_PACKED"},
+}
+
+_WORKERS = max(1, processors() - 1)  # one is busy with decompressing, and then with writing
+_FILES_AT_ONCE = 4
+_AHEAD_BYTES = 64 << 20  # of text that is read while what is ahead of it is not written yet
+_NO_FAULT = -1
+_DAYS_REMEMBERED = 1 << 14
 _LAST_SECOND = int(dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC).timestamp())
 _WRITTEN = ("ratings.parquet", "rejects.parquet")
 _RATINGS_FILES = ("ratings.csv", "ratings.dat", "u.data")
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -107,8 +133,9 @@ def read_ratings(
 ) -> ReadReport:
     """Read ratings of any known format; write the good ones and, apart, the others.
 
-    Files are read in a stream: memory depends on block sizes, not on the input. Gzip is recognised
-    by content. The same files give the same bytes.
+    Files are read in a stream: memory depends on block sizes, not on the input. Gzip, Zstandard and
+    bzip2 are recognised by content. Several blocks and files are read at once; the same files give
+    the same bytes.
 
     ``into/ratings.parquet`` holds customer_id, video_id (string, never blank), title (string or
     null), rating (float32, 1 to 5; MovieLens from 0.5; a 0 to 10 scale is mapped by 1 + 0.4 r),
@@ -119,8 +146,8 @@ def read_ratings(
 
     A bad date does not cost the rating: it becomes null. A date is a whole number of seconds since
     1970 or an ISO 8601 date or time, taken as UTC unless it says otherwise. Broken UTF-8 in an id
-    or rating does cost it; elsewhere it is replaced by U+FFFD. Where gzip is cut off or damaged,
-    the rows before stay, and one reject holds the line at the cut.
+    or rating does cost it; elsewhere it is replaced by U+FFFD. Where a compressed file is cut off
+    or damaged, the rows before stay, and one reject holds the line at the cut.
 
     Parameters
     ----------
@@ -193,14 +220,22 @@ def _read_all(files: Sequence["_File"], into: Path, *, tolerant: bool = False) -
     dates_missing = 0
     ratings_path, rejects_path = (into / name for name in _WRITTEN)
     with (
-        _Sink(ratings_path, RATINGS_SCHEMA) as ratings,
-        _Sink(rejects_path, REJECTS_SCHEMA) as rejects,
+        _Sink(ratings_path, RATINGS_SCHEMA, _RATINGS_ENCODING) as ratings,
+        _Sink(rejects_path, REJECTS_SCHEMA, _REJECTS_ENCODING) as rejects,
+        ThreadPoolExecutor(_WORKERS) as pool,
+        closing(
+            several_ahead(
+                (partial(_submitted, file, pool) for file in files),
+                at_once=min(_FILES_AT_ONCE, len(files)),
+                limit=_AHEAD_BYTES,
+            )
+        ) as readings,
     ):
-        for file in files:
-            for kept, rejected in _read(file, tolerant=tolerant):
+        for file, reading in zip(files, readings, strict=True):
+            for kept, rejected in _results(file, reading, tolerant=tolerant):
                 ratings.append(kept)
                 rejects.append(rejects_batch(file.name, rejected))
-                reasons.update(reject.reason.value for reject in rejected)
+                reasons.update(counts_by_reason(rejected))
                 dates_missing += kept.column("reviewed_at").null_count
     layout = next((file.layout for file in files if file.layout), None)
     return ReadReport(
@@ -285,8 +320,8 @@ def _has_ten_point_scale(files: Iterable[_File]) -> bool:
         value == 0 or SCALES[MOVIELENS].high < value <= SCALES[MOVIETWEETINGS].high
         for file in files
         if file.layout and file.layout.separator == b"::"
-        for fields in read_fields(file.path, file.layout)
-        for value in set(_numbers(_text(fields.columns["rating"])[0]).tolist())
+        for portion in read_portions(file.path, file.layout)
+        for value in _numbers(decoded(portion.split().columns["rating"].unique())[0]).tolist()
     )
 
 
@@ -300,134 +335,154 @@ def _nothing_kept(source: Path, reasons: Mapping[str, int]) -> RatingsError:
     )
 
 
-def _read(file: _File, *, tolerant: bool) -> Iterator[tuple[pa.RecordBatch, list[Reject]]]:
-    """Yield good ratings and rejects of a file, batch by batch."""
+Checked = tuple[pa.RecordBatch, Rejects]
+"""Good ratings and rejects of a portion of a file."""
+
+
+def _submitted(file: _File, pool: Executor) -> Iterator[Sized[Future[Checked]]]:
+    """Yield what will come of a file, portion by portion."""
     if file.layout is None:
-        yield _trouble(1, file.trouble)
-        return
-    line = 1
+        raise RatingsError(file.trouble)
     has_title_file = file.layout.format in (MOVIELENS, MOVIETWEETINGS)
     titles = titles_beside(file.path, file.layout) if has_title_file else {}
+    for portion in read_portions(file.path, file.layout):
+        checked = pool.submit(_checked, portion, file.name, file.layout, titles)
+        yield Sized(portion.size, checked)
+
+
+def _results(
+    file: _File, portions: Iterable[Future[Checked]], *, tolerant: bool
+) -> Iterator[Checked]:
+    """Yield what came of a file, portion by portion, and last the trouble that ended it."""
+    line = 1
     try:
-        for fields in read_fields(file.path, file.layout):
-            yield _checked(fields, file.name, file.layout, titles)
-            line = int(fields.lines[-1]) + 1 if len(fields.lines) else line
+        for portion in portions:
+            ratings, rejects = portion.result()
+            yield ratings, rejects
+            lines = [batch["line"][-1].as_py() for batch in (ratings, rejects) if len(batch)]
+            line = max([line - 1, *lines]) + 1
     except RatingsError as error:
-        if not tolerant:
+        if file.layout and not tolerant:
             raise RatingsError(f"cannot read {file.path}: {error}") from error
         yield _trouble(line, str(error))
 
 
-def _trouble(line: int, said: str) -> tuple[pa.RecordBatch, list[Reject]]:
+def _trouble(line: int, said: str) -> Checked:
     """Return no ratings, and the reject that says why the file cannot be read (on)."""
     nothing = pa.RecordBatch.from_pylist([], schema=RATINGS_SCHEMA)
-    return nothing, [Reject(line, Reason.UNREADABLE_FILE, said.encode())]
+    return nothing, rejected_lines([RejectedLine(line, Reason.UNREADABLE_FILE, said.encode())])
 
 
-def _checked(
-    fields: Fields, file: str, layout: Layout, titles: Mapping[str, str]
-) -> tuple[pa.RecordBatch, list[Reject]]:
-    """Part a batch of rows into ratings and rejects. The first fault of a row is its reason."""
-    text, faults = {}, []
-    for column in NEEDED:
-        text[column], broken = _text(fields.columns[column])
-        faults.append((column, Reason.BROKEN_UTF8, broken))
-    for column in ("customer_id", "video_id"):
-        faults.append((column, Reason.MISSING_ID, _is_blank(text[column])))
-        faults.append((column, Reason.NUL_BYTE, _mask(pc.match_substring(text[column], "\0"))))
-    rating = _numbers(text["rating"])
-    scale = layout.scale
-    faults += [
-        ("rating", Reason.EMPTY_RATING, _is_blank(text["rating"])),
+def _checked(portion: Portion, file: str, layout: Layout, titles: Mapping[str, str]) -> Checked:
+    """Part the rows of a portion into ratings and rejects. A row's first fault is its reason."""
+    fields = portion.split()
+    customer, broken_customer = decoded(fields.columns["customer_id"])
+    video, broken_video = decoded(fields.columns["video_id"])
+    # There are few different ratings, so that each of them is looked at once.
+    ratings = fields.columns["rating"].dictionary_encode()
+    of_row = ratings.indices.to_numpy()
+    rating_text, broken_rating = decoded(ratings.dictionary)
+    rating, scale = _numbers(rating_text), layout.scale
+    is_in_range = (scale.low <= rating) & (rating <= scale.high)
+
+    faults: list[Fault] = []
+    fault_of = np.full(len(fields.lines), _NO_FAULT)
+    for column, reason, mask in (
+        ("customer_id", Reason.BROKEN_UTF8, broken_customer),
+        ("video_id", Reason.BROKEN_UTF8, broken_video),
+        ("rating", Reason.BROKEN_UTF8, broken_rating),
+        ("customer_id", Reason.MISSING_ID, is_blank(customer)),
+        ("customer_id", Reason.NUL_BYTE, has_nul(customer)),
+        ("video_id", Reason.MISSING_ID, is_blank(video)),
+        ("video_id", Reason.NUL_BYTE, has_nul(video)),
+        ("rating", Reason.EMPTY_RATING, is_blank(rating_text)),
         ("rating", Reason.RATING_NOT_A_NUMBER, np.isnan(rating)),
-        ("rating", Reason.RATING_OUT_OF_RANGE, (rating < scale.low) | (rating > scale.high)),
-    ]
-    rejects = list(fields.rejects)
-    bad = np.zeros(len(rating), dtype=bool)
-    for column, reason, mask in faults:
-        for row in np.flatnonzero(mask & ~bad).tolist():
-            name = layout.names[column]
-            rejects.append(Reject(int(fields.lines[row]), reason, fields.raw(row), name))
-        bad |= mask
-    rejects.sort(key=lambda reject: reject.line)
+        ("rating", Reason.RATING_OUT_OF_RANGE, ~is_in_range),
+    ):
+        if mask.any():
+            rows = mask[of_row] if column == "rating" else mask
+            fault_of[rows & (fault_of == _NO_FAULT)] = len(faults)
+            faults.append(Fault(reason, layout.names[column]))
 
-    title = (
-        _optional(fields, "title")
-        if "title" in fields.columns
-        else _by_value(text["video_id"], titles.get, pa.string())
-    )
-    reviewed_at = _by_value(_optional(fields, "reviewed_at"), _seconds, pa.int64())
+    good = fault_of == _NO_FAULT
+    stars = scale.to_stars(np.where(is_in_range, rating, np.nan))
     batch = pa.record_batch(
         [
-            text["customer_id"],
-            text["video_id"],
-            title,
-            pa.array(scale.to_stars(np.where(bad, np.nan, rating)).astype(np.float32)),
-            reviewed_at.cast(pa.timestamp("s")).cast(pa.timestamp("ms")),
+            customer,
+            video,
+            _optional(fields, "title")
+            if "title" in fields.columns
+            else _by_value(video, titles.get, pa.string()),
+            pa.array(stars.astype(np.float32)[of_row]),
+            _dates(fields),
             _optional(fields, "review_id"),
-            pa.repeat(file, len(rating)),
+            pa.repeat(file, len(good)),
             pa.array(fields.lines),
         ],
         schema=RATINGS_SCHEMA,
     )
-    return batch.filter(pa.array(~bad)), rejects
+    if not faults:
+        return batch, fields.rejects
+    bad = np.flatnonzero(~good)
+    rejects = rejected(fields.lines[bad], fault_of[bad], faults, fields.raw(bad))
+    return batch.filter(pa.array(good)), in_order_of_lines(fields.rejects, rejects)
 
 
-def _text(column: pa.Array) -> tuple[pa.Array, Mask]:
-    """Bytes as text, and which of them are not UTF-8; there, U+FFFD stands for what is broken."""
-    try:
-        return column.cast(pa.string()), np.zeros(len(column), dtype=bool)
-    except pa.ArrowInvalid:
-        values = column.to_pylist()
-        decoded = [value.decode(errors="replace") for value in values]
-        broken = [text.encode() != value for text, value in zip(decoded, values, strict=True)]
-        return pa.array(decoded, pa.string()), np.array(broken, dtype=bool)
-
-
-def _optional(fields: Fields, column: str) -> pa.Array:
+def _optional(fields: Fields, column: str) -> pa.StringArray:
     """Text of a column that may be absent; blank values are null, NUL bytes U+FFFD."""
     if column not in fields.columns:
         return pa.nulls(len(fields.lines), pa.string())
-    text, _ = _text(fields.columns[column])
-    text = pc.replace_substring(text, "\0", "\ufffd")
-    return pc.if_else(pa.array(_is_blank(text)), None, text)
+    return _clean(fields.columns[column])
 
 
-def _is_blank(text: pa.Array) -> Mask:
-    return _mask(pc.equal(pc.utf8_trim_whitespace(text), ""))
+def _clean(values: pa.BinaryArray) -> pa.StringArray:
+    text, _ = decoded(values)
+    if has_nul(text).any():
+        text = pc.replace_substring(text, "\0", "\ufffd")
+    blank = is_blank(text)
+    return pc.if_else(pa.array(blank), None, text) if blank.any() else text
 
 
-def _mask(values: pa.Array) -> Mask:
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=bool)
-
-
-def _numbers(text: pa.Array) -> npt.NDArray[np.float64]:
-    """Finite numbers; NaN for all other text."""
-    values = _by_value(text, _number, pa.float64())
-    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
+def _dates(fields: Fields) -> pa.TimestampArray:
+    """Review dates; null where there is none that can be read."""
+    if "reviewed_at" not in fields.columns:
+        return pa.nulls(len(fields.lines), _MILLISECONDS)
+    encoded = fields.columns["reviewed_at"].dictionary_encode()
+    values = _clean(encoded.dictionary).to_pylist()
+    seconds = pa.array([None if value is None else _seconds(value) for value in values], _SECONDS)
+    return seconds.take(encoded.indices).cast(_MILLISECONDS)
 
 
 def _by_value(text: pa.Array, function: Callable[[str], object], to: pa.DataType) -> pa.Array:
-    """Apply `function` once to each distinct value; null stays null."""
+    """Apply `function` once to each distinct value."""
     encoded = text.dictionary_encode()
     return pa.array(map(function, encoded.dictionary.to_pylist()), to).take(encoded.indices)
 
 
-def _number(text: str) -> float | None:
+def _numbers(text: pa.StringArray) -> npt.NDArray[np.float64]:
+    """Finite numbers; NaN for all other text."""
+    return np.array([_number(value) for value in text.to_pylist()], dtype=np.float64)
+
+
+def _number(text: str) -> float:
     # float() takes more than digits of ours: 1_000, digits of other scripts.
     if "_" in text or not text.isascii():
-        return None
+        return math.nan
     try:
         number = float(text)
     except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+        return math.nan
+    return number if math.isfinite(number) else math.nan
 
 
 def _seconds(text: str) -> int | None:
     """Seconds since 1970 of a date; None if it is none between the years 1 and 9999."""
+    return _seconds_of_day(text) if len(text) == len("2015-08-31") else _seconds_of_any(text)
+
+
+def _seconds_of_any(text: str) -> int | None:
     number = _number(text)
-    if number is not None:
+    if not math.isnan(number):
         return int(number) if number.is_integer() and 0 <= number <= _LAST_SECOND else None
     try:
         moment = dt.datetime.fromisoformat(text.strip())
@@ -438,29 +493,38 @@ def _seconds(text: str) -> int | None:
     return math.floor(moment.timestamp())
 
 
+# There are few days, and each comes again in block after block.
+_seconds_of_day = lru_cache(_DAYS_REMEMBERED)(_seconds_of_any)
+
+
 class _Sink:
     """A Parquet file written in large row groups, removed again if an error ends its block."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, encoding: Mapping[str, Any]) -> None:
         self.rows = 0
         self._path = path
         self._schema = schema
         self._waiting: list[pa.RecordBatch] = []
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
+        self._waiting_rows = self._waiting_bytes = 0
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", **encoding)
 
     def __enter__(self) -> Self:
         return self
 
     def append(self, batch: pa.RecordBatch) -> None:
+        if not len(batch):
+            return
         self.rows += len(batch)
-        if len(batch):
-            self._waiting.append(batch)
-        if sum(map(len, self._waiting)) >= _ROW_GROUP_ROWS:
+        self._waiting.append(batch)
+        self._waiting_rows += len(batch)
+        self._waiting_bytes += batch.nbytes
+        if self._waiting_rows >= _ROW_GROUP_ROWS or self._waiting_bytes >= _ROW_GROUP_BYTES:
             self._flush()
 
     def _flush(self) -> None:
         self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema))
         self._waiting.clear()
+        self._waiting_rows = self._waiting_bytes = 0
 
     def __exit__(
         self,

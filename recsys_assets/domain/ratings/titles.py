@@ -22,7 +22,7 @@ def titles_beside(ratings: Path, layout: Layout) -> dict[str, str]:
     Raises
     ------
     RatingsError
-        If the title file is compressed in another way than gzip.
+        If the title file is compressed in a way that is not known.
     """
     if layout.container != Container.DELIMITED:
         name, split = "movies.csv", _split_csv

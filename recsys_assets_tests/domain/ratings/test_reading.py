@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import io
 import json
+import lzma
 import random
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from recsys_assets.domain.ratings import fields, reading, streams
-from recsys_assets.domain.ratings.fields import read_fields
+from recsys_assets.domain.ratings.fields import Portion, read_portions
 from recsys_assets.domain.ratings.formats import Layout
 from recsys_assets.domain.ratings.reading import (
     RatingsError,
@@ -229,18 +230,29 @@ def some_reviews(count: int) -> list[bytes]:
     return [AMAZON_HEADER + b"\n", *(line + b"\n" for line in lines)]
 
 
+@pytest.mark.parametrize(
+    ("name", "compress"),
+    [("no-suffix", pa.Codec("zstd").compress), ("misnamed.gz", bz2.compress)],
+)
+def test_zstandard_and_bzip2_are_known_by_content(
+    tmp_path: Path, name: str, compress: Callable[[bytes], bytes]
+) -> None:
+    data = bytes(compress(amazon(GOOD, GOOD)))
+    assert read_bytes(tmp_path, name, data).column("line") == [2, 3]
+
+
 @pytest.mark.parametrize("keep", [0.3, 0.9, 0.999])
 def test_a_truncated_gzip_keeps_the_rows_before_the_cut(tmp_path: Path, keep: float) -> None:
     lines = some_reviews(3000)
     data = cut_gzip(lines, keep)
-    survives = zlib.decompressobj(31).decompress(data)
+    survives = zlib.decompressobj(31).decompress(data)[:-1]  # ISA-L may keep the last byte back
     whole_lines = survives.count(b"\n") - 1
     assert 0 < whole_lines < 3000
 
     outcome = read_bytes(tmp_path, "reviews.tsv.gz", data)
     assert outcome.column("line") == list(range(2, 2 + whole_lines))
     assert outcome.reasons == [(whole_lines + 2, None, "truncated gzip")]
-    assert outcome.rejects[0]["raw"] == survives.split(b"\n")[-1].decode()[:500]
+    assert outcome.rejects[0]["raw"].startswith(survives.split(b"\n")[-1].decode())
 
 
 def test_a_complete_line_without_its_end_is_no_rating_at_the_cut_of_a_gzip(tmp_path: Path) -> None:
@@ -292,7 +304,7 @@ def test_a_line_longer_than_a_block_is_read(tmp_path: Path) -> None:
 def test_a_line_without_end_is_one_reject_and_not_held_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(streams, "_CHUNK_BYTES", 1000)
     monkeypatch.setattr(streams, "LONGEST_LINE", 3000)
     outcome = read_bytes(tmp_path, "reviews.tsv", amazon(GOOD, b"x" * 50_000, GOOD, b"y" * 9000))
     assert outcome.column("line") == [2, 4]
@@ -307,7 +319,8 @@ def test_where_blocks_end_makes_no_difference(
     lines += [line + b"\r\n" for line in [GOOD, b"short", b"", *[GOOD] * 40]]
     expected = read_bytes(tmp_path, "reviews.tsv", b"".join(lines))
     monkeypatch.setattr(streams, "BLOCK_BYTES", block)
-    monkeypatch.setattr(streams, "_GZIP_READ_BYTES", 100)
+    monkeypatch.setattr(streams, "_CHUNK_BYTES", 300)
+    monkeypatch.setattr(streams, "_READ_BYTES", 100)
     for data in (b"".join(lines), gzip.compress(b"".join(lines))):
         outcome = read_bytes(tmp_path, "reviews.tsv", data)
         assert outcome.ratings == expected.ratings
@@ -344,11 +357,33 @@ def test_double_colons_with_no_rating_beyond_5_are_movielens(tmp_path: Path) -> 
     assert outcome.column("title") == ["Café (1990)", "A::B"]
 
 
+@pytest.mark.parametrize(
+    ("line", "reasons"),
+    [
+        (b"1::10::::1440979200", [(2, "rating", "empty rating")]),
+        (b"1:::10::5::1440979200", []),
+        (b"1:2::10::5::1440979200", []),
+        (b"1::10::5::::1440979200", [(2, None, "too many fields")]),
+        (b"1:::::5::1440979200", [(2, "video_id", "missing id")]),
+    ],
+)
+def test_double_colons_are_found_from_the_left(
+    tmp_path: Path, line: bytes, reasons: list[tuple[int, str | None, str]]
+) -> None:
+    good = b"1::10::5::1440979200\n"
+    outcome = read_bytes(tmp_path, "ratings.dat", good + line + b"\n" + good)
+    assert outcome.reasons == reasons
+    if not reasons:
+        customer, video, *_ = line.split(b"::")
+        row = outcome.ratings[1]
+        assert (row["customer_id"], row["video_id"]) == (customer.decode(), video.decode())
+
+
 @pytest.mark.parametrize("telling", [b"0", b"6", b"10"])
 def test_one_rating_of_0_or_above_5_anywhere_means_a_scale_of_0_to_10(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, telling: bytes
 ) -> None:
-    monkeypatch.setattr(streams, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(streams, "BLOCK_LINES", 50)
     rows = b"1::0054890::5::1440979200\n" * 5000 + b"2::0054890::" + telling + b"::1440979200\n"
     outcome = read_bytes(tmp_path, "ratings.dat", rows)
     assert (outcome.report.format, outcome.report.scale) == ("movietweetings", (0, 10))
@@ -546,14 +581,14 @@ def test_a_part_file_that_cannot_be_read_is_a_reject_and_the_others_are_kept(
     source.mkdir()
     (source / "a.tsv").write_bytes(b"")
     (source / "b.tsv").write_bytes(amazon(GOOD))
-    (source / "c.tsv").write_bytes(bz2.compress(amazon(GOOD)))
+    (source / "c.tsv").write_bytes(lzma.compress(amazon(GOOD)))
     (source / "d.parquet").write_bytes(b"PAR1 and nothing like it")
     outcome = read(source)
     assert outcome.report.rows_kept == 1
     assert outcome.reasons == [(1, None, "unreadable file")] * 3
     empty, zipped, damaged = (row["raw"] for row in outcome.rejects)
     assert "it is empty" in empty
-    assert "bzip2" in zipped
+    assert "xz" in zipped
     assert "damaged Parquet" in damaged
 
 
@@ -579,7 +614,9 @@ def test_two_movielens_ratings_files_in_one_folder_are_an_error(tmp_path: Path) 
         ("blank.tsv", b"\n\n \n", "it holds only blank lines"),
         ("x.txt", b"hello\n", "expected Amazon .* begins with 'hello'"),
         ("x.tsv", b"customer_id\tproduct_id\n1\t2\n", "needs the column star_rating; it has cus"),
-        ("x.zst", b"\x28\xb5\x2f\xfd1234", "compressed with Zstandard; expected gzip or no com"),
+        ("x.zst", b"\x28\xb5\x2f\xfd" + b"\xff" * 20, "corrupt Zstandard within its first line"),
+        ("x.xz", lzma.compress(b"x"), "with xz; expected gzip, Zstandard, bzip2 or no compression"),
+        ("x.lz4", b"\x04\x22\x4d\x18....", "compressed with LZ4"),
         ("x.zip", b"PK\x03\x04....", "compressed with zip"),
         (
             "x.gz",
@@ -626,6 +663,84 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
         read_ratings(tmp_path / "reviews.tsv.gz", tmp_path / into)
     for name in ("ratings.parquet", "rejects.parquet"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["reviews.tsv", "reviews.tsv.gz", "reviews.tsv.zst", "table.csv"])
+def test_how_much_is_done_at_once_changes_no_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    lines = some_reviews(4000)
+    lines[7::50] = [b"short\n"] * len(lines[7::50])
+    source = tmp_path / "parts"
+    source.mkdir()
+    for part in range(6):
+        text = b"".join([lines[0], *lines[1 + part :: 6]])
+        compress = {".gz": gzip.compress, ".zst": pa.Codec("zstd").compress}
+        if name.endswith(".csv"):
+            text = text.replace(b"\t", b",")
+        (source / f"{part}-{name}").write_bytes(compress.get(Path(name).suffix, bytes)(text))
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 10_000)
+    monkeypatch.setattr(streams, "_CHUNK_BYTES", 5_000)
+    for workers, files, into in ((1, 1, "one"), (4, 4, "many")):
+        monkeypatch.setattr(reading, "_WORKERS", workers)
+        monkeypatch.setattr(reading, "_FILES_AT_ONCE", files)
+        monkeypatch.setattr(reading, "_AHEAD_BYTES", 20_000 * files)
+        report = read_ratings(source, tmp_path / into)
+        assert (report.rows_kept, report.rows_rejected) == (3920, 80)
+    for written in ("ratings.parquet", "rejects.parquet"):
+        assert (tmp_path / "one" / written).read_bytes() == (
+            tmp_path / "many" / written
+        ).read_bytes()
+
+
+SPOILERS: tuple[Callable[[list[bytes]], bytes], ...] = (
+    lambda fields: b"\t".join(fields[:9]),
+    lambda fields: b"\t".join([*fields, b"one too many"]),
+    *(
+        lambda fields, at=at, value=value: b"\t".join([*fields[:at], value, *fields[at + 1 :]])
+        for at, value in [
+            (1, b""),
+            (1, b"\xc2\xa0"),
+            (1, b"4\x002"),
+            (3, b"B00\xff"),
+            (7, b""),
+            (7, b"five"),
+            (7, b"nan"),
+            (7, b"9"),
+            (7, b"4\xff"),
+        ]
+    ),
+)
+
+
+def test_malformed_lines_of_every_kind_cost_no_good_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 50_000)
+    monkeypatch.setattr(streams, "_CHUNK_BYTES", 20_000)
+    lines = some_reviews(6000)
+    good = read_bytes(tmp_path, "good.tsv", b"".join(lines))
+    generator = random.Random(3)
+    spoiled = {line: generator.choice(SPOILERS) for line in generator.sample(range(1, 6001), 60)}
+    for line, spoil in spoiled.items():
+        lines[line] = spoil(lines[line].rstrip(b"\n").split(b"\t")) + b"\n"
+    outcome = read_bytes(tmp_path, "spoiled.tsv", b"".join(lines))
+    kept = [row | {"file": "spoiled.tsv"} for row in good.ratings if row["line"] - 1 not in spoiled]
+    assert outcome.ratings == kept
+    assert [row["line"] - 1 for row in outcome.rejects] == sorted(spoiled)
+    assert [row["raw"] for row in outcome.rejects] == [
+        lines[line].rstrip(b"\n").decode(errors="replace")[:500] for line in sorted(spoiled)
+    ]
+
+
+def test_a_file_without_any_good_line_says_so_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv").write_bytes(amazon(*[amazon_line(stars=b"five")] * 1000))
+    with pytest.raises(RatingsError) as caught:
+        read_ratings(tmp_path / "x.tsv", tmp_path / "out")
+    assert str(caught.value) == (
+        f"none of the 1000 rows of {tmp_path / 'x.tsv'} could be read; "
+        "most often: rating is not a number (1000)"
+    )
 
 
 # Any text that a TSV field can hold: no separator, no line feed, no surrogate.
@@ -774,16 +889,15 @@ def test_a_file_whose_scale_it_does_not_tell_says_what_is_to_be_done(tmp_path: P
 def test_what_was_read_before_a_file_broke_off_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "BLOCK_BYTES", 2000)
-    whole = read_fields
+    monkeypatch.setattr(streams, "BLOCK_LINES", 20)
 
-    def breaking(path: Path, layout: Layout) -> Iterator[fields.Fields]:
-        for number, batch in enumerate(whole(path, layout)):
+    def breaking(path: Path, layout: Layout) -> Iterator[Portion]:
+        for number, portion in enumerate(read_portions(path, layout)):
             if number == 2:
                 raise RatingsError("the disk has gone")
-            yield batch
+            yield portion
 
-    monkeypatch.setattr(reading, "read_fields", breaking)
+    monkeypatch.setattr(reading, "read_portions", breaking)
     report, rejects = landed(b"".join(some_reviews(200)), tmp_path)
     assert 0 < report.rows_kept < 200
     assert [(r["reason"], r["raw"]) for r in rejects] == [("unreadable file", "the disk has gone")]
