@@ -5,15 +5,17 @@ is known about its output: the planted signal, the malformed lines, the duplicat
 reads ratings, and nothing that reads ratings knows the generator.
 """
 
-import gzip
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from isal import igzip_threaded
 from scipy.special import ndtr, ndtri
 
 IntArray = npt.NDArray[np.int32]
@@ -38,6 +40,8 @@ _DUPLICATE_SHARE = 0.003  # of the rows repeat their customer's previous video
 _QUOTE_SHARE = 0.03  # of the bodies hold one `"`
 
 _CHUNK_ROWS = 100_000
+_MOST_BODY_WORDS = 1000  # a chunk's text has to stay below the 2 GB of an Arrow array
+_COMPRESSION = 3  # ISA-L's highest level; the size is that of gzip's level 3
 _CORPUS_WORDS = 200_000
 _LAST_DAY, _DAYS = np.datetime64("2015-08-31"), 5_500
 _COLUMNS = (
@@ -148,9 +152,10 @@ def generate_amazon_reviews(
         Lines below the header, 100 to 100,000,000. 4,057,147 is the full size.
     seed
         The same arguments give the same text on one version of numpy, and the same gzip bytes on
-        one version of zlib.
+        one version of ISA-L.
     body_words
-        Mean number of words in a review body; 45 is about the real length, 1 makes small files.
+        Mean number of words in a review body, at most 1,000; 45 is about the real length, 1 makes
+        small files.
     malformed_share
         Share of the rows written malformed, in every way that a reader has to survive.
 
@@ -161,8 +166,8 @@ def generate_amazon_reviews(
     """
     if not 100 <= rows <= 100_000_000:
         raise ValueError(f"rows must be between 100 and 100,000,000, got {rows}")
-    if body_words < 1:
-        raise ValueError(f"body_words must be at least 1, got {body_words}")
+    if not 1 <= body_words <= _MOST_BODY_WORDS:
+        raise ValueError(f"body_words must be between 1 and {_MOST_BODY_WORDS}, got {body_words}")
     if not 0 <= malformed_share <= 0.5:
         raise ValueError(f"malformed_share must be between 0 and 0.5, got {malformed_share}")
 
@@ -179,7 +184,7 @@ def generate_amazon_reviews(
     spoilers = itertools.cycle(_SPOILERS)
 
     squared_error = 0.0
-    with path.open("wb") as file, gzip.GzipFile("", "wb", 1, file, mtime=0) as out:
+    with _compressed(path) as out:
         out.write("\t".join(_COLUMNS).encode() + b"\n")
         for start in range(0, rows, _CHUNK_ROWS):
             part = slice(start, min(start + _CHUNK_ROWS, rows))
@@ -187,10 +192,13 @@ def generate_amazon_reviews(
             well_formed = ~malformed[part]
             squared_error += float(((stars - expected)[well_formed] ** 2).sum())
             lines = text.lines(rng, start, rows, customer[part], video[part], stars)
-            for index in np.flatnonzero(malformed[part]).tolist():
-                lines[index] = next(spoilers)(lines[index].split("\t"))
-            # A surrogate stands for a byte that is not UTF-8.
-            out.write(("\n".join(lines) + "\n").encode(errors="surrogateescape"))
+            spoilt = [
+                # A surrogate stands for a byte that is not UTF-8.
+                next(spoilers)(line.split("\t")).encode(errors="surrogateescape")
+                for line in lines.filter(pa.array(malformed[part])).to_pylist()
+            ]
+            out.write(_joined(lines, malformed[part], spoilt))
+            out.write(b"\n")
 
     malformed_rows = int(malformed.sum())
     return GeneratedReviews(
@@ -203,6 +211,25 @@ def generate_amazon_reviews(
         noise_sigma=_NOISE_SD / opinions.sd,
         oracle_rmse=float(np.sqrt(squared_error / (rows - malformed_rows))),
     )
+
+
+def _compressed(path: Path) -> BinaryIO:
+    """Open a gzip file to write to, which a thread beside this one compresses."""
+    file: BinaryIO = igzip_threaded.open(  # type: ignore[no-untyped-call]
+        path, "wb", compresslevel=_COMPRESSION, threads=1
+    )
+    return file
+
+
+def _joined(
+    lines: pa.StringArray, malformed: npt.NDArray[np.bool_], spoilt: list[bytes]
+) -> pa.Buffer:
+    """Return the lines as one text, with the spoilt ones in the places of those malformed."""
+    whole = pc.replace_with_mask(
+        lines.cast(pa.binary()), pa.array(malformed), pa.array(spoilt, pa.binary())
+    )
+    one_list = pa.ListArray.from_arrays([0, len(whole)], whole)
+    return pc.binary_join(one_list, b"\n")[0].as_buffer()
 
 
 def _long_tail(count: int, total: int, offset: float, largest: int) -> IntArray:
@@ -305,10 +332,10 @@ class _Text:
         adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
         choices = (_TITLE_PATTERNS, adjectives, nouns, nouns)
         picks = (rng.integers(len(words), size=videos).tolist() for words in choices)
-        self._titles = [
+        self._titles = pa.array(
             _TITLE_PATTERNS[pattern](adjectives[adjective], nouns[noun], nouns[other])
             for pattern, adjective, noun, other in zip(*picks, strict=True)
-        ]
+        )
         # A body is a run of words of one long text, cut out by offsets.
         vocabulary = _BODY_VOCABULARY.split()
         picked = rng.integers(len(vocabulary), size=_CORPUS_WORDS).tolist()
@@ -324,43 +351,32 @@ class _Text:
         customer: IntArray,
         video: IntArray,
         stars: npt.NDArray[np.int64],
-    ) -> list[str]:
-        """Lines of the rows from number `first` on, of `rows` in the whole file."""
+    ) -> pa.StringArray:
+        """Lines of the rows from number `first` on, of `rows` in the whole file, without ends."""
         size = len(stars)
         number = np.arange(first, first + size)
         # Reviews grow more frequent with time; the newest come first.
         dates = _LAST_DAY - (_DAYS * (number / rows) ** 2.5).astype("timedelta64[D]")
-        return [
-            f"US\t{customer_id}\tR{review:013X}\tB{asin:09X}\t{parent}\t{self._titles[index]}\t"
-            f"Digital_Video_Download\t{star}\t{helpful}\t{helpful + unhelpful}\tN\t{verified}\t"
-            f"{_HEADLINES[star - 1]}\t{body}\t{date}"
-            for (
-                customer_id,
-                review,
-                asin,
-                parent,
-                index,
-                star,
-                helpful,
-                unhelpful,
-                verified,
-                body,
-                date,
-            ) in zip(
-                _scattered(customer, 10**8).tolist(),
-                _scattered(number, 16**13).tolist(),
-                _scattered(video, 16**9).tolist(),
-                _scattered(video, 10**9).tolist(),
-                video.tolist(),
-                stars.tolist(),
-                rng.geometric(0.6, size).tolist(),
-                rng.integers(3, size=size).tolist(),
-                np.where(rng.random(size) < 0.85, "Y", "N").tolist(),
-                self._bodies(rng, size),
-                dates.astype(str).tolist(),
-                strict=True,
-            )
-        ]
+        helpful, unhelpful = rng.geometric(0.6, size), rng.integers(3, size=size)
+        verified = rng.random(size) < 0.85
+        columns = (
+            "US",
+            _text(_scattered(customer, 10**8)),
+            _hexadecimal("R", _scattered(number, 16**13), 13),
+            _hexadecimal("B", _scattered(video, 16**9), 9),
+            _text(_scattered(video, 10**9)),
+            self._titles.take(pa.array(video)),
+            "Digital_Video_Download",
+            _text(stars),
+            _text(helpful),
+            _text(helpful + unhelpful),
+            "N",
+            pa.array(["N", "Y"]).take(pa.array(verified.astype(np.int8))),
+            pa.array(_HEADLINES).take(pa.array(stars - 1)),
+            pa.array(self._bodies(rng, size)),
+            _text(dates),
+        )
+        return pc.binary_join_element_wise(*columns, "\t")
 
     def _bodies(self, rng: np.random.Generator, size: int) -> list[str]:
         longest = min(10 * self._body_words, _CORPUS_WORDS // 2)
@@ -377,6 +393,20 @@ class _Text:
         for index in np.flatnonzero(rng.random(size) < _QUOTE_SHARE).tolist():
             bodies[index] = '"' + bodies[index]
         return bodies
+
+
+def _text(values: npt.NDArray[Any]) -> pa.StringArray:
+    """Whole numbers in digits, dates in ISO 8601."""
+    return pa.array(values).cast(pa.string())
+
+
+def _hexadecimal(prefix: str, numbers: npt.NDArray[np.int64], digits: int) -> pa.StringArray:
+    """Numbers in so many hexadecimal digits, each behind the prefix."""
+    shifts = 4 * np.arange(digits)[::-1]
+    text = np.frombuffer(b"0123456789ABCDEF", np.uint8)[numbers[:, None] >> shifts & 15]
+    return pc.binary_join_element_wise(
+        prefix, pa.array(text.view(f"S{digits}").ravel()).cast(pa.string()), ""
+    )
 
 
 def _scattered(number: npt.NDArray[np.integer[Any]], size: int) -> npt.NDArray[np.int64]:
@@ -400,4 +430,5 @@ _SPOILERS: tuple[Callable[[list[str]], str], ...] = (
     _replaced("star_rating", "9"),
     _replaced("customer_id", ""),
     _replaced("product_id", "B00\udcff\udcfe"),
+    _replaced("product_id", "B00\0"),
 )
