@@ -36,6 +36,7 @@ from recsys_assets.resources.landing import Landing
 from recsys_assets.resources.notifications import Notifications
 from recsys_assets.resources.object_store import ObjectStore
 from recsys_assets.resources.sagemaker import configured_sagemaker
+from recsys_assets.resources.spark import configured_spark
 from recsys_assets.resources.tracking import MlflowTracking
 from recsys_assets.settings import Settings
 
@@ -43,7 +44,6 @@ MAIN_JOB = "recommender"
 SERVING_JOB = "serving"
 RETRAINING_JOB = "retraining"
 _SERVING = AssetSelection.groups(serving.SERVING_GROUP)
-_TEST_ROWS_PER_FILE = 10_000  # keeps a file well below what a batch transform takes at once
 
 
 def build_defs(
@@ -138,6 +138,7 @@ def build_resources(settings: Settings) -> dict[str, Any]:
             aws=aws,
             role_arn=settings.role_arn,
         ),
+        "spark": configured_spark(settings.spark_config, store=store),
         "tracking": MlflowTracking(
             tracking_uri=settings.mlflow_tracking_uri,
             # MLflow keeps artifacts of a database in the current folder unless told otherwise.
@@ -151,9 +152,6 @@ def build_resources(settings: Settings) -> dict[str, Any]:
         "parquet_io_manager": ParquetIOManager(store=store),
         "matrix_io_manager": RatingMatrixIOManager(store=store),
         "recordio_io_manager": RecordIOManager(store=store),
-        "recordio_chunks_io_manager": RecordIOManager(
-            store=store, rows_per_file=_TEST_ROWS_PER_FILE
-        ),
         "document_io_manager": DocumentIOManager(store=store),
     }
 

@@ -48,6 +48,9 @@ class Settings:
         ``RECSYS_AUTOMATION_CONFIG``: a YAML file of how the platform runs itself (where ratings
         land, when models are trained, schedules, notifications, retention), absolute; None for the
         defaults.
+    spark_config
+        ``RECSYS_SPARK_CONFIG``: a YAML file of where ratings are filtered on Spark, absolute; None
+        to filter them in the step's process.
     patience_seconds
         ``RECSYS_PATIENCE_SECONDS`` (default 300, of local services 60): how long a call is tried
         again while it is throttled, the network is cut, the credentials have expired or a local
@@ -66,6 +69,7 @@ class Settings:
     mlflow_tracking_uri: str
     sagemaker_config: Path | None
     automation_config: Path | None
+    spark_config: Path | None
     patience_seconds: float
     s3_endpoint_url: str | None
 
@@ -103,6 +107,7 @@ class Settings:
             or f"sqlite:///{state}/mlflow/mlflow.db",
             sagemaker_config=_file(variables, "RECSYS_SAGEMAKER_CONFIG"),
             automation_config=_file(variables, "RECSYS_AUTOMATION_CONFIG"),
+            spark_config=_file(variables, "RECSYS_SPARK_CONFIG"),
             patience_seconds=_seconds(
                 variables, "RECSYS_PATIENCE_SECONDS", 60.0 if local else 300.0
             ),

@@ -1,7 +1,8 @@
 """Settings that are too many for the environment: YAML files that it names.
 
 What belongs here: reading such a file, and saying what does not fit in it. What does not: what may
-stand in one (``recsys_assets.resources.sagemaker.config``, ``recsys_assets.automation.config``).
+stand in one (the modules ``config`` of ``recsys_assets.automation``, and of ``sagemaker`` and
+``spark`` in ``recsys_assets.resources``).
 """
 
 from collections.abc import Mapping

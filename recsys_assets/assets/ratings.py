@@ -3,34 +3,45 @@
 What belongs here: raw_ratings and filtered_ratings. What does not: checks on them (``checks.py``).
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+import pandas as pd
 from dagster import AssetExecutionContext, Config, Failure, MetadataValue, Output, asset
 from pydantic import Field
 
-from recsys_assets.assets.shown import as_markdown
-from recsys_assets.domain.ratings.filtering import FilterRules, NothingLeftError, filter_ratings
+from recsys_assets.assets.shown import as_image, as_markdown, as_png, frame_as_markdown
+from recsys_assets.domain.plots import plot_long_tail
+from recsys_assets.domain.ratings.filtering import filter_ratings
 from recsys_assets.domain.ratings.generating import generate_amazon_reviews
 from recsys_assets.domain.ratings.ledger import Entry, Ledger, State, part_name
 from recsys_assets.domain.ratings.reading import (
     RatingsError,
+    ReadReport,
     TableColumns,
     read_file,
     read_ratings,
 )
-from recsys_assets.io_managers import ParquetFolder, RawRatings
+from recsys_assets.domain.ratings.transformation import (
+    FilterReport,
+    FilterRules,
+    NothingLeftError,
+)
+from recsys_assets.io_managers import ParquetFolder, RawRatings, StoredRatings
 from recsys_assets.io_managers.ratings import RATINGS, REJECTS
 from recsys_assets.resources.landing import LandedObject, Landing, read_ledger
 from recsys_assets.resources.object_store import Head, ObjectStore
 from recsys_assets.resources.retries import retried_asset
+from recsys_assets.resources.spark import Spark
 
 GENERATED, LANDING = "generated", "landing"
 _REJECTS_SHOWN = 10
 _LOOK_SECONDS = 60.0
+_READ_AT_ONCE = 4  # landed objects: some are fetched while others are read
 
 
 class ColumnsConfig(Config):
@@ -148,26 +159,13 @@ def _ingested(
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     format = landing.format if config.format == "auto" else config.format
-    for arrival in _arrivals(config, landing, before):
-        if arrival.deleted:
-            if landing.latest(arrival.key) is None:
-                ledger.delete(arrival.key, keep=landing.deleted == "keep")
-                counts["deleted"] += 1
-            continue
-        comes_back = _comes_back(ledger, arrival, landing)
-        if not comes_back and _is_known(ledger, arrival):
-            counts["known"] += 1
-            continue
-        generation = len(ledger.entries(arrival.key)) + 1
-        part = part_name(arrival.key, arrival.version_id or arrival.etag, generation)
-        with TemporaryDirectory(prefix="recsys-") as scratch:
-            report, sha256 = None, {}
-            path = Path(scratch) / PurePosixPath(arrival.key).name
-            if landing.fetch(arrival, path):
-                read = Path(scratch) / "read"
-                columns = TableColumns(**config.columns.model_dump())
-                report = read_file(path, read, name=arrival.key, format=format, columns=columns)
-                sha256 = ratings.add(read, part)
+    columns = TableColumns(**config.columns.model_dump())
+    started: deque[_Reading] = deque()
+
+    def finish() -> None:
+        """Enter into the ledger what came of the reading that was started first."""
+        reading = started.popleft()
+        arrival, (report, sha256) = reading.arrival, reading.result.result()
         if report is None:
             context.log.warning(f"{arrival.key} has been replaced or deleted before it was read")
             counts["gone"] += 1
@@ -184,16 +182,39 @@ def _ingested(
             etag=arrival.etag,
             last_modified=arrival.last_modified,
             size=arrival.size,
-            generation=generation,
+            generation=reading.generation,
             state=State.CURRENT,
             rows=report.rows_kept if report else None,
             rejects=report.rows_rejected if report else None,
-            part=part,
+            part=reading.part,
             run_id=context.run.run_id,
             ratings_sha256=sha256.get(RATINGS),
             rejects_sha256=sha256.get(REJECTS),
         )
-        ledger.add(entry, latest=comes_back)
+        ledger.add(entry, latest=reading.comes_back)
+
+    with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        for arrival in _arrivals(config, landing, before):
+            # What becomes of an arrival depends on those before it under the same key.
+            while any(reading.arrival.key == arrival.key for reading in started):
+                finish()
+            if arrival.deleted:
+                if landing.latest(arrival.key) is None:
+                    ledger.delete(arrival.key, keep=landing.deleted == "keep")
+                    counts["deleted"] += 1
+                continue
+            comes_back = _comes_back(ledger, arrival, landing)
+            if not comes_back and _is_known(ledger, arrival):
+                counts["known"] += 1
+                continue
+            if len(started) == _READ_AT_ONCE:
+                finish()
+            generation = len(ledger.entries(arrival.key)) + 1
+            part = part_name(arrival.key, arrival.version_id or arrival.etag, generation)
+            result = pool.submit(_read_landed, landing, arrival, ratings, part, format, columns)
+            started.append(_Reading(arrival, generation, part, comes_back, result))
+        while started:
+            finish()
     if not len(ledger):
         raise Failure(f"Nothing has landed in {landing.uri} yet.", allow_retries=False)
     counting = ledger.counting()
@@ -210,6 +231,33 @@ def _ingested(
         "rows_rejected": rejected,
         "rejects_by_reason": MetadataValue.json(dict(reasons.most_common())),
     }
+
+
+class _Reading(NamedTuple):
+    """A landed object that is being fetched and read, and what was decided before."""
+
+    arrival: LandedObject
+    generation: int
+    part: str
+    comes_back: bool
+    result: "Future[tuple[ReadReport | None, dict[str, str]]]"
+
+
+def _read_landed(
+    landing: Landing,
+    arrival: LandedObject,
+    ratings: RawRatings,
+    part: str,
+    format: str,
+    columns: TableColumns,
+) -> tuple[ReadReport | None, dict[str, str]]:
+    """Add what is in a landed object to the ratings; there is no report if it has gone."""
+    with TemporaryDirectory(prefix="recsys-") as scratch:
+        path, read = Path(scratch) / PurePosixPath(arrival.key).name, Path(scratch) / "read"
+        if not landing.fetch(arrival, path):
+            return None, {}
+        report = read_file(path, read, name=arrival.key, format=format, columns=columns)
+        return report, ratings.add(read, part)
 
 
 def _arrivals(config: RawRatingsConfig, landing: Landing, ledger: Ledger) -> Iterator[LandedObject]:
@@ -278,6 +326,11 @@ class FilteredRatingsConfig(Config):
     min_ratings_per_video: int = Field(
         default=10, ge=1, description="Videos with fewer are left out."
     )
+    k_core: bool = Field(
+        default=False,
+        description="Leave out again and again, until every customer and every video that is left "
+        "has its minimum of ratings, each pair counted once.",
+    )
     train_share: float = Field(default=0.6, gt=0, lt=1, description="Of the ratings, to train on.")
     validate_share: float = Field(
         default=0.2, gt=0, lt=1, description="Of the ratings, to choose by; the rest is the test."
@@ -290,28 +343,52 @@ class FilteredRatingsConfig(Config):
     kinds={"duckdb", "parquet"},
     io_manager_key="parquet_io_manager",
 )
+@retried_asset
 def filtered_ratings(
-    context: AssetExecutionContext, config: FilteredRatingsConfig, raw_ratings: RawRatings
+    context: AssetExecutionContext,
+    config: FilteredRatingsConfig,
+    raw_ratings: StoredRatings,
+    spark: Spark,
 ) -> Output[ParquetFolder]:
     """Ratings without the long tail, one a pair, with stable indices and the split."""
     filtered = ParquetFolder()
+    job: Mapping[str, Any] = {}
     try:
         rules = FilterRules(**config.model_dump())
-        report = filter_ratings(raw_ratings.main, filtered.main, rules)
+        if spark.is_configured:
+            report, job = spark.filter_ratings(context, raw_ratings.uris, filtered.main, rules)
+        else:
+            fetched = raw_ratings.fetch()
+            report = filter_ratings(fetched.main, filtered.main, rules)
     except (NothingLeftError, ValueError) as error:
         raise Failure(str(error), allow_retries=False) from error
     context.log.info(
         f"{report.rows_kept:,} ratings of {report.customers:,} customers "
         f"and {report.videos:,} videos kept"
     )
+    percentiles = _percentiles(report)
     return Output(
         filtered,
         metadata={
             "rows_read": report.rows_read,
             "rows_kept": report.rows_kept,
             "duplicates": report.duplicates,
+            "outside_core": report.outside_core,
             "customers": report.customers,
             "videos": report.videos,
             **{f"{split}_rows": rows for split, rows in report.split_rows.items()},
+            "percentiles": MetadataValue.md(frame_as_markdown(percentiles)),
+            "long_tail": as_image(as_png(plot_long_tail(percentiles))),
+            **job,
         },
+    )
+
+
+def _percentiles(report: FilterReport) -> pd.DataFrame:
+    """Return how many ratings customers and videos have, before and after the filter."""
+    measured = {"customer": report.ratings_per_customer, "video": report.ratings_per_video}
+    return pd.DataFrame(
+        {"ratings per": kind, "filter": moment, **counts}
+        for kind, moments in measured.items()
+        for moment, counts in moments.items()
     )

@@ -43,3 +43,26 @@ def plot_losses(losses: Mapping[int, float]) -> "Figure":
     axes.plot([*losses], [*losses.values()], "o-", markersize=3)
     axes.set(title="Train RMSE by epoch", xlabel="epoch")
     return figure
+
+
+def plot_long_tail(percentiles: pd.DataFrame) -> "Figure":
+    """Plot how many ratings customers and videos have, before and after the filter.
+
+    Parameters
+    ----------
+    percentiles
+        A row for each of ``ratings per`` (customer, video) and ``filter`` (before, after); the
+        other columns are percentiles, ascending.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.8), layout="constrained")
+    kinds = percentiles.groupby("ratings per", sort=False)
+    for axes, (kind, rows) in zip(figure.subplots(1, kinds.ngroups), kinds, strict=True):
+        counts = rows.set_index("filter").drop(columns="ratings per")
+        for moment, colour in (("before", "tab:gray"), ("after", "tab:blue")):
+            label = f"{moment} the filter"
+            axes.plot(counts.columns, counts.loc[moment], "o-", label=label, color=colour)
+        axes.set(title=f"Ratings per {kind}", yscale="log")
+        axes.legend()
+    return figure

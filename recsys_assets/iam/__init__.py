@@ -6,6 +6,7 @@ roles or anything else in an account.
 - ``platform.json``: for whoever runs the platform (Dagster's process).
 - ``sagemaker_role.json``: for the role that SageMaker's jobs take.
 - ``sagemaker_role_trust.json``: who may take that role.
+- ``spark_role.json``: for the role that Spark jobs take, on EMR Serverless or in Glue.
 """
 
 import json
@@ -15,7 +16,7 @@ from typing import Any
 
 from recsys_assets.settings import Settings, SettingsError
 
-POLICIES = ("platform", "sagemaker_role", "sagemaker_role_trust")
+POLICIES = ("platform", "sagemaker_role", "sagemaker_role_trust", "spark_role")
 
 
 def policy(name: str, settings: Settings) -> dict[str, Any]:

@@ -6,7 +6,7 @@ and when they become visible (``recsys_assets.resources.object_store``).
 
 from recsys_assets.io_managers.documents import Document, DocumentIOManager
 from recsys_assets.io_managers.matrices import RatingMatrixIOManager
-from recsys_assets.io_managers.ratings import RawRatings, RawRatingsIOManager
+from recsys_assets.io_managers.ratings import RawRatings, RawRatingsIOManager, StoredRatings
 from recsys_assets.io_managers.recordio import (
     LabelledRows,
     RecordIOManager,
@@ -24,5 +24,6 @@ __all__ = [
     "RawRatings",
     "RawRatingsIOManager",
     "RecordIOManager",
+    "StoredRatings",
     "StoredRecordIO",
 ]

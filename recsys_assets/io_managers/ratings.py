@@ -7,8 +7,12 @@ A version that grows does not copy what was there before: its ledger names the r
 holds the files of each landed object.
 """
 
+import os
 import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -85,12 +89,31 @@ class RawRatings:
         return sum(int(pq.read_metadata(path).num_rows) for path in files)
 
 
+@dataclass(frozen=True)
+class StoredRatings:
+    """Where the ratings of a version lie, for an engine that reads them from S3.
+
+    Attributes
+    ----------
+    uris
+        Of the Parquet files that count; none if there is no rating.
+    fetch
+        Downloads them, and the rejects, for an engine that reads files.
+    """
+
+    uris: tuple[str, ...]
+    fetch: Callable[[], RawRatings]
+
+
 class RawRatingsIOManager(VersionedIOManager):
-    """Stores RawRatings: ``ratings/*.parquet``, ``rejects/*.parquet`` and ``sources.parquet``."""
+    """Stores RawRatings: ``ratings/*.parquet``, ``rejects/*.parquet`` and ``sources.parquet``.
+
+    Loads them, or StoredRatings without fetching any, by the parameter's annotation.
+    """
 
     def write(self, value: RawRatings, folder: Path) -> Written:
         """Write the files that the version adds, and its ledger."""
-        shutil.copytree(value.path, folder, dirs_exist_ok=True)
+        shutil.copytree(value.path, folder, copy_function=os.link, dirs_exist_ok=True)
         if value.ledger is None:
             rows = value.rows()
         else:
@@ -104,8 +127,14 @@ class RawRatingsIOManager(VersionedIOManager):
             head=value.head,
         )
 
-    def load(self, version: Version, wanted: type) -> RawRatings:
-        """Fetch the files that count, whichever runs wrote them."""
+    def load(self, version: Version, wanted: type) -> RawRatings | StoredRatings:
+        """Return the files that count, whichever runs wrote them, or where they are."""
+        if wanted is StoredRatings:
+            return StoredRatings(tuple(self._uris(version)), partial(self.fetch, version))
+        return self.fetch(version)
+
+    def fetch(self, version: Version) -> RawRatings:
+        """Fetch the files that count."""
         if LEDGER not in (file.name for file in version.files):
             ratings = RawRatings()
             self.store.fetch(version, ratings.path)
@@ -116,14 +145,26 @@ class RawRatingsIOManager(VersionedIOManager):
             pq.write_table(RATINGS_SCHEMA.empty_table(), ratings.file(RATINGS, "none"))
         return ratings
 
+    def _uris(self, version: Version) -> Iterator[str]:
+        names = [file.name for file in version.files]
+        if LEDGER not in names:
+            yield from (version.uri + name for name in names if name.startswith(f"{RATINGS}/"))
+            return
+        for entry in ledger_of(self.store, version).counting():
+            if entry.ratings_sha256 is not None:
+                yield self._uri(version, entry, RATINGS)
+
+    def _uri(self, version: Version, entry: Entry, kind: str) -> str:
+        name = f"{entry.part}.parquet"
+        return self.store.uri(version.asset, entry.run_id, "data", kind, name)
+
     def _load_landed(self, version: Version) -> RawRatings:
         ledger = ledger_of(self.store, version)
         ratings = RawRatings(ledger)
 
         def fetch(wanted: tuple[Entry, str, str]) -> None:
             entry, kind, sha256 = wanted
-            name = f"{entry.part}.parquet"
-            uri = self.store.uri(version.asset, entry.run_id, "data", kind, name)
+            uri = self._uri(version, entry, kind)
             self.store.fetch_file(version.asset, uri, sha256, ratings.file(kind, entry.part))
 
         files = [

@@ -1,6 +1,7 @@
 """raw_ratings out of a landing: what counts, what is put aside, and that nothing counts twice."""
 
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -104,6 +105,51 @@ def test_what_arrives_is_added_to_what_was_there(world: World) -> None:
     names = [file.name for file in world.store.require("raw_ratings").files]
     assert f"ratings/{first.part}.parquet" in names or first.run_id != result.run_id
     assert len(names) == 3, "the ledger and two files of ratings: what was there is not copied"
+
+
+def test_several_objects_are_fetched_and_read_at_once_and_noted_in_their_order(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = threading.Barrier(3, timeout=60)
+    fetch = Landing.fetch
+
+    def fetch_together(landing: Landing, found: LandedObject, path: Path) -> bool:
+        together.wait()  # for two others
+        return fetch(landing, found, path)
+
+    monkeypatch.setattr(Landing, "fetch", fetch_together)
+    names = ["a.csv", "b.csv", "c.csv"]
+    found = [world.put(name, rows(*[f"v{name}"] * 3)) for name in names]
+    world.ingest(*found)
+    assert [(PurePosixPath(e.key).name, e.rows) for e in world.ledger] == [(n, 3) for n in names]
+    assert world.videos() == {f"v{name}": 3 for name in names}
+
+
+def test_versions_of_one_object_are_read_one_after_the_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way: Counter[str] = Counter()
+    most = []
+    fetch = Landing.fetch
+
+    def counted(landing: Landing, found: LandedObject, path: Path) -> bool:
+        under_way[found.key] += 1
+        most.append(under_way[found.key])
+        there = fetch(landing, found, path)
+        under_way[found.key] -= 1
+        return there
+
+    monkeypatch.setattr(Landing, "fetch", counted)
+    old, other = world.put("one.csv", rows("old")), world.put("two.csv", rows("v2"))
+    new = world.put("one.csv", rows("new"))
+    world.ingest(old, other, new)
+    assert max(most) == 1
+    assert world.videos() == {"new": 1, "v2": 1}
+    assert [(e.generation, e.rows, e.state) for e in world.ledger] == [
+        (1, None, State.SUPERSEDED),
+        (2, 1, State.CURRENT),
+        (1, 1, State.CURRENT),
+    ]
 
 
 def test_a_file_that_is_overwritten_counts_as_it_is_now(world: World) -> None:

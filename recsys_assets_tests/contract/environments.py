@@ -119,6 +119,7 @@ AWS_CLI = Environment("aws-cli", ("awscli==1.46.3",))
 BOTO3 = Environment("boto3", ("boto3==1.44.5",))
 MOTO = Environment("moto", ("moto[server]==5.2.5",))
 MXNET = Environment("mxnet", ("mxnet==1.9.1", "numpy==1.23.5", "scipy==1.10.0"))
+PYSPARK = Environment("pyspark", ("pyspark==3.5.8",))
 SAGEMAKER_SDK_2 = Environment("sagemaker-sdk-2", (f"sagemaker[scipy]=={SAGEMAKER_SDK_2_VERSION}",))
 SAGEMAKER_SDK_3 = Environment("sagemaker-sdk-3", ("sagemaker==3.27.0",))
 
@@ -132,6 +133,7 @@ ENVIRONMENTS = {
         BOTO3,
         MOTO,
         MXNET,
+        PYSPARK,
         SAGEMAKER_SDK_2,
         SAGEMAKER_SDK_3,
     )

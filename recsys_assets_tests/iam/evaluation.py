@@ -35,6 +35,19 @@ LANDING_ACTIONS = {
     "sqs:ReceiveMessage",
 }
 """What nothing but the landing needs."""
+SPARK_ACTIONS = {
+    "emr-serverless:CancelJobRun",
+    "emr-serverless:GetApplication",
+    "emr-serverless:GetDashboardForJobRun",
+    "emr-serverless:GetJobRun",
+    "emr-serverless:StartJobRun",
+    "emr-serverless:TagResource",
+    "glue:BatchStopJobRun",
+    "glue:GetJobRun",
+    "glue:StartJobRun",
+    "iam:PassRole",  # of the role of Spark jobs
+}
+"""What nothing but Spark on AWS needs."""
 
 _FREE = {"sts:GetCallerIdentity"}
 _RESOURCE_TYPES = {

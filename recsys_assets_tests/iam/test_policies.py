@@ -16,6 +16,7 @@ from recsys_assets.settings import LOCAL_ROLE_ARN, Settings, SettingsError
 from recsys_assets_tests.conftest import PROJECT
 from recsys_assets_tests.iam.evaluation import (
     LANDING_ACTIONS,
+    SPARK_ACTIONS,
     Permission,
     allowed_by,
     as_list,
@@ -38,6 +39,7 @@ ONLY_SOMETIMES = {
     "sagemaker:StopTrainingJob": "a cancelled run",
     "sagemaker:StopTransformJob": "a cancelled run",
     "servicequotas:ListServiceQuotas": "doctor, on AWS",
+    **dict.fromkeys(SPARK_ACTIONS, "ratings that are filtered on Spark, which spark/ has"),
     "s3:AbortMultipartUpload": "an upload of a large file that is given up",
     "s3:DeleteObject": "retention",
     **dict.fromkeys(LANDING_ACTIONS, "a look at the landing, which test_landing_policy.py has"),
@@ -56,7 +58,7 @@ BY_SAGEMAKER_ITSELF = {
 }
 
 
-@pytest.mark.parametrize("name", ["platform", "sagemaker_role"])
+@pytest.mark.parametrize("name", ["platform", "sagemaker_role", "spark_role"])
 def test_an_independent_linter_finds_nothing_in_a_policy(name: str) -> None:
     text = json.dumps(policy(name, SETTINGS))
     assert parliament.analyze_policy_string(text).findings == []

@@ -6,14 +6,14 @@ DuckDB counts over the Parquet file, so that memory is bounded by the engine's l
 
 import math
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-PERCENTILES = (50, 75, 90, 95, 99)
+from recsys_assets.domain.ratings.transformation import percentiles
+
 _NULLABLE = ("title", "reviewed_at", "review_id")
 
 
@@ -24,9 +24,7 @@ class RatingsPerId:
     Attributes
     ----------
     percentiles : dict of str to int
-        By ``p50``, ``p75``, ``p90``, ``p95``, ``p99`` and ``max``: the smallest number of ratings
-        that at least so many per cent of the customers or videos do not exceed; 0 if there are
-        none.
+        See `transformation.percentiles`.
     largest_share : float
         Share of all ratings that belongs to the one with the most.
     """
@@ -138,20 +136,10 @@ def _ratings_per_id(
         GROUP BY ratings_of_id ORDER BY ratings_of_id
         """
     ).fetchall()
-    ids = sum(count for _, count in histogram)
-    percentiles = {f"p{share}": _percentile(histogram, share * ids) for share in PERCENTILES}
     largest = histogram[-1][0] if histogram else 0
-    return ids, RatingsPerId({**percentiles, "max": largest}, _share(largest, rows))
-
-
-def _percentile(histogram: Sequence[tuple[int, int]], ids_times_100: int) -> int:
-    """Return the smallest value of an ascending histogram that reaches a hundredth of the count."""
-    below = 0
-    for value, count in histogram:
-        below += count
-        if 100 * below >= ids_times_100:
-            return value
-    return 0
+    return sum(count for _, count in histogram), RatingsPerId(
+        percentiles(histogram), _share(largest, rows)
+    )
 
 
 def _share(part: int, whole: int) -> float:

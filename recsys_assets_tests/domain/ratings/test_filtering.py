@@ -5,11 +5,15 @@ import random
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recsys_assets.domain.factorization_machine.estimator import FactorizationMachineEstimator
+from recsys_assets.domain.factorization_machine.extensions import ExtendedHyperparameters
+from recsys_assets.domain.features import build_rating_matrix
 from recsys_assets.domain.ratings.filtering import (
     FilterRules,
     NothingLeftError,
@@ -66,7 +70,7 @@ def test_a_pair_rated_twice_keeps(tmp_path: Path, rows: list, rating: float) -> 
 
 def test_a_video_has_its_most_frequent_title_then_the_smallest(tmp_path: Path) -> None:
     rows = [
-        ("a", "x", 5.0, 1, "1", "Rare"),
+        ("a", "x", 5.0, 1, "1", "Absent"),
         ("b", "x", 5.0, 1, "2", "Often"),
         ("c", "x", 5.0, 1, "3", "Often"),
         ("a", "y", 5.0, 1, "4", "Beta"),
@@ -124,6 +128,36 @@ def test_rows_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
         kept(tmp_path, rows)
         written.append((tmp_path / "filtered.parquet").read_bytes())
     assert len(set(written)) == 1
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "mcmc"])
+def test_who_is_only_in_validate_or_test_has_a_column_and_a_prediction_on_the_scale(
+    tmp_path: Path, solver: str
+) -> None:
+    once = [(f"new c{i}", f"v{i % 30}", 3.0 + i % 3) for i in range(60)]
+    once += [(f"c{i % 40}", f"new v{i}", 3.0 + i % 3) for i in range(60)]
+    kept(tmp_path, random_ratings() + once)
+    matrix = build_rating_matrix(tmp_path / "filtered.parquet")
+    assert matrix.feature_dim == len(matrix.customers) + len(matrix.videos) == 100 + 90
+    assert matrix.features.indices.max() < matrix.feature_dim
+
+    train = matrix.rows("train")
+    later = matrix.features[train.stop :]
+    unknown = np.setdiff1d(later.indices, matrix.features[train].indices)
+    new = later[np.isin(later.indices, unknown).reshape(-1, 2).any(axis=1)]
+    hyperparameters = ExtendedHyperparameters(
+        feature_dim=matrix.feature_dim,
+        num_factors=4,
+        predictor_type="regressor",
+        solver=solver,
+        epochs=20,
+        burn_in=10,
+        mini_batch_size=50,
+    )
+    estimator = FactorizationMachineEstimator(hyperparameters)
+    predicted = estimator.fit(matrix.features[train], matrix.labels[train]).predict(new)
+    assert len(predicted) > 30
+    assert np.all((predicted > 1) & (predicted < 5))
 
 
 def test_nothing_left_is_an_error_that_names_the_thresholds(tmp_path: Path) -> None:

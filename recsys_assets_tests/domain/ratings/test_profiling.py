@@ -26,10 +26,12 @@ def test_a_small_table_gives_the_measures_counted_by_hand(tmp_path: Path) -> Non
     assert profile.missing_shares == {"title": 0.8, "reviewed_at": 0.4, "review_id": 0.8}
     assert profile.duplicate_share == 0.2
     assert profile.per_customer == RatingsPerId(
-        {"p50": 1, "p75": 3, "p90": 3, "p95": 3, "p99": 3, "max": 3}, 0.6
+        {"min": 1, "p5": 1, "p25": 1, "p50": 1, "p75": 3, "p90": 3, "p95": 3, "p99": 3, "max": 3},
+        0.6,
     )
     assert profile.per_video == RatingsPerId(
-        {"p50": 1, "p75": 4, "p90": 4, "p95": 4, "p99": 4, "max": 4}, 0.8
+        {"min": 1, "p5": 1, "p25": 1, "p50": 1, "p75": 4, "p90": 4, "p95": 4, "p99": 4, "max": 4},
+        0.8,
     )
 
 
@@ -38,6 +40,9 @@ def test_a_percentile_is_the_smallest_count_that_so_many_do_not_exceed(tmp_path:
     rows = [(f"c{n:03}", f"v{i}", 3.0) for n in range(1, 101) for i in range(n)]
     profile = profile_ratings(write_ratings(tmp_path / "ratings.parquet", rows))
     assert profile.per_customer.percentiles == {
+        "min": 1,
+        "p5": 5,
+        "p25": 25,
         "p50": 50,
         "p75": 75,
         "p90": 90,

@@ -1,0 +1,35 @@
+"""Filtered ratings that an engine has written as several files.
+
+What belongs here: making of them the one file that the rest of the platform reads. What does not:
+the transformation that they come from (``transformation.py``), and its engines.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+
+def join_parts(parts: Sequence[Path], joined: Path, *, memory_limit: str = "1GB") -> int:
+    """Write the rows of Parquet files to one, in their order, without holding them.
+
+    Parameters
+    ----------
+    parts
+        Files of the same columns, at least one.
+    joined
+        Parquet file to write.
+    memory_limit
+        What may be held in memory.
+
+    Returns
+    -------
+    int
+        Number of rows.
+    """
+    with duckdb.connect() as db:
+        db.execute(f"SET memory_limit = '{memory_limit}'")
+        db.execute("SET preserve_insertion_order = true")
+        rows = db.read_parquet([str(part) for part in parts])
+        rows.write_parquet(str(joined), compression="zstd")
+        return int(db.read_parquet(str(joined)).count("*").fetchall()[0][0])
