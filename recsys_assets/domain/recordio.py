@@ -13,6 +13,7 @@ Sources: "Common Data Formats for Training" in the Amazon SageMaker developer gu
 ``record.proto`` of the SageMaker Python SDK 2; dmlc-core ``recordio.h``; the protobuf wire format.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -180,7 +181,7 @@ def iterate_recordio(
     for path in paths:
         offset, rows, data, is_whole = 0, 0, b"", False
         with path.open("rb") as file:
-            size = path.stat().st_size
+            size = os.fstat(file.fileno()).st_size  # a pipe's name may be gone by now
             while not is_whole:
                 block = file.read(chunk_bytes)
                 data, is_whole = data + block, not block

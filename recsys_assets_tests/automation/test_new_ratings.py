@@ -459,7 +459,8 @@ def test_a_run_that_dies_at_any_of_its_calls_leaves_nothing_lost_and_nothing_twi
                 survived = False
         if survived:
             break
-        assert len(calls.made) == made + number + 1
+        # Several objects are read at once: other calls may have been under way.
+        assert number < len(calls.made) - made <= number + 4
         daemon.monitor()
         daemon.requested = None
         clock.skew += 2 * HOUR

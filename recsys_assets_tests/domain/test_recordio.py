@@ -2,7 +2,8 @@
 
 import struct
 import tracemalloc
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -433,6 +434,21 @@ def test_a_file_read_in_chunks_is_the_file_wherever_they_end(tmp_path: Path) -> 
         np.testing.assert_array_equal(np.concatenate(found), np.tile(labels, 2))
         if chunk_bytes < 60:
             assert len(chunks) == 10
+
+
+def test_a_file_is_read_to_its_end_though_its_name_is_gone(tmp_path: Path) -> None:
+    """Whoever feeds a pipe removes it once it has been opened and all is written."""
+
+    class Vanishing(PosixPath):
+        def open(self, *arguments: Any, **options: Any) -> Any:
+            file = super().open(*arguments, **options)
+            self.unlink()
+            return file
+
+    path = tmp_path / "pipe"
+    path.write_bytes(encode_recordio(csr_matrix(np.eye(3, dtype=np.float32))))
+    read, _ = read_recordio([Vanishing(path)])
+    assert read.shape == (3, 3)
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 30, 200])
