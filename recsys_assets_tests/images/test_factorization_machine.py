@@ -150,7 +150,8 @@ def test_the_image_trains_and_serves_and_has_compiled_everything_before(
 ) -> None:
     before = compiled(image)
     sources = PROJECT / "recsys_assets" / "domain"
-    with_kernels = {path.stem for path in sources.rglob("*.py") if "njit" in path.read_text()}
+    kernel = re.compile(r"^@(numba\.njit|compiled|_compile)\b", re.MULTILINE)
+    with_kernels = {path.stem for path in sources.rglob("*.py") if kernel.search(path.read_text())}
     assert {path.name.partition(".")[0] for path in before} == with_kernels
     process = image.run("train", SAGEMAKER_BASE_DIR=str(opt_ml))
     output, _ = process.communicate(timeout=120)
