@@ -31,6 +31,7 @@ from pathlib import Path
 import duckdb
 import psutil
 from isal import igzip
+from peers.arguments import positive
 from peers.measuring import Usage, measure
 
 from recsys_assets.domain.ratings.generating import generate_amazon_reviews
@@ -146,14 +147,14 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--rows",
-        type=_positive,
+        type=positive,
         nargs="+",
         help="sizes (400000 4057147 40571470; with --malformed 4057147)",
     )
     parser.add_argument("--sdk", type=Path, metavar="PYTHON", help="runs the workflow with pandas")
     parser.add_argument(
         "--repeats",
-        type=_positive,
+        type=positive,
         help="runs that figures are medians of (3 up to 1,000,000 rows and with --malformed, "
         "1 above)",
     )
@@ -170,12 +171,6 @@ def _arguments() -> argparse.Namespace:
         "--data", type=Path, metavar="FOLDER", help="keep generated files there for the next time"
     )
     return parser.parse_args()
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
-    return int(text)
 
 
 @contextmanager
@@ -261,7 +256,7 @@ def _print_stages(figures: Mapping[str, Figures]) -> None:
     """Print the table of us beside pandas."""
     whole, pandas = figures[_WHOLE], figures.get(_PANDAS)
     if pandas:
-        # With usecols, pandas takes a line with a field too many for a good one.
+        # Pandas takes an id with a NUL byte for a good one.
         kept = f"we keep {whole.ratings:,} ratings, {pandas.versions} keep {pandas.ratings:,}"
         assert abs(pandas.ratings - whole.ratings) < whole.ratings / 1000, kept
         print(f"{kept}\n")

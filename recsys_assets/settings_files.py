@@ -5,7 +5,8 @@ stand in one (the modules ``config`` of ``recsys_assets.automation``, and of ``s
 ``spark`` in ``recsys_assets.resources``).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,16 @@ def read_settings_file(path: Path, variable: str) -> dict[str, Any]:
     return dict(content)
 
 
-def problems(error: ValidationError) -> str:
-    """Return what does not fit, each problem with its key."""
+@contextmanager
+def settings_of(path: Path | None) -> Iterator[None]:
+    """Tell what does not fit in what a file holds as a SettingsError, each problem with its key."""
+    try:
+        yield
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_problems(error)}") from error
+
+
+def _problems(error: ValidationError) -> str:
     return "; ".join(
         f"{'.'.join(map(str, item['loc']))}: {item['msg'].removeprefix('Value error, ')}"
         + (f", got {item['input']!r}" if item["loc"] and item["type"] != "value_error" else "")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from arguments import positive
 from contestants import Contestant, Job, NotRunError, contestants
 from environments import FOLDER
 from measuring import ProgramError
@@ -79,15 +80,11 @@ def _arguments() -> argparse.Namespace:
         "--ratings", type=Path, nargs="+", metavar="PATH", help="files or folders (generated ones)"
     )
     parser.add_argument("--format", choices=FORMATS, default=AUTO, help="of the ratings (auto)")
-    parser.add_argument("--ranks", type=_positive, nargs="+", default=[8, 16, 32], help="8 16 32")
-    parser.add_argument("--splits", type=_positive, default=5, help="how many (5)")
-    parser.add_argument(
-        "--sweeps", type=_positive, default=120, help="iterations of samplers (120)"
-    )
-    parser.add_argument(
-        "--epochs", type=_positive, default=40, help="iterations of the others (40)"
-    )
-    parser.add_argument("--threads", type=_positive, default=1, help="of each contestant (1)")
+    parser.add_argument("--ranks", type=positive, nargs="+", default=[8, 16, 32], help="8 16 32")
+    parser.add_argument("--splits", type=positive, default=5, help="how many (5)")
+    parser.add_argument("--sweeps", type=positive, default=120, help="iterations of samplers (120)")
+    parser.add_argument("--epochs", type=positive, default=40, help="iterations of the others (40)")
+    parser.add_argument("--threads", type=positive, default=1, help="of each contestant (1)")
     parser.add_argument(
         "--solvers", nargs="+", choices=("mcmc", "sgd", "adam"), default=("mcmc", "sgd", "adam")
     )
@@ -96,12 +93,6 @@ def _arguments() -> argparse.Namespace:
         "--environments", type=Path, default=FOLDER, metavar="FOLDER", help=f"{FOLDER}"
     )
     return parser.parse_args()
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"expected a positive whole number, got {text!r}")
-    return int(text)
 
 
 def _compare(title: str, entered: Sequence[Contestant], splits: list[Split], job: Job) -> None:

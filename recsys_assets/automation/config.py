@@ -15,12 +15,10 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     model_validator,
 )
 
-from recsys_assets.settings import SettingsError
-from recsys_assets.settings_files import problems, read_settings_file
+from recsys_assets.settings_files import read_settings_file, settings_of
 
 
 def _time_zone(name: str) -> str:
@@ -216,7 +214,5 @@ class AutomationConfig(_Section):
             names the file and the option.
         """
         content = {} if path is None else read_settings_file(path, "RECSYS_AUTOMATION_CONFIG")
-        try:
+        with settings_of(path):
             return cls.model_validate(content)
-        except ValidationError as error:
-            raise SettingsError(f"{path}: {problems(error)}") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from recsys_assets.domain.ratings.embedded import connected
 from recsys_assets.domain.ratings.transformation import (
     ORDERED_SQL,
     SPLITS,
@@ -52,9 +53,7 @@ def filter_ratings(
     NothingLeftError
         If no rating remains; the message says what came and what the thresholds were.
     """
-    with duckdb.connect() as db:
-        db.execute(f"SET memory_limit = '{memory_limit}'")
-        db.execute("SET temp_directory = ?", [str(filtered.parent / "spill")])
+    with connected(memory_limit, filtered.parent / "spill") as db:
         db.execute(f"CREATE TEMP VIEW ratings AS SELECT * FROM read_parquet('{_quoted(ratings)}')")
         report = transform(_DuckDB(db), rules)
         db.execute(

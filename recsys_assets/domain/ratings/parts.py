@@ -7,7 +7,7 @@ the transformation that they come from (``transformation.py``), and its engines.
 from collections.abc import Sequence
 from pathlib import Path
 
-import duckdb
+from recsys_assets.domain.ratings.embedded import connected
 
 
 def join_parts(parts: Sequence[Path], joined: Path, *, memory_limit: str = "1GB") -> int:
@@ -20,16 +20,14 @@ def join_parts(parts: Sequence[Path], joined: Path, *, memory_limit: str = "1GB"
     joined
         Parquet file to write.
     memory_limit
-        What may be held in memory.
+        What the engine may hold in memory before it spills to disk beside `joined`.
 
     Returns
     -------
     int
         Number of rows.
     """
-    with duckdb.connect() as db:
-        db.execute(f"SET memory_limit = '{memory_limit}'")
-        db.execute("SET preserve_insertion_order = true")
+    with connected(memory_limit, joined.parent / "spill") as db:
         rows = db.read_parquet([str(part) for part in parts])
         rows.write_parquet(str(joined), compression="zstd")
         return int(db.read_parquet(str(joined)).count("*").fetchall()[0][0])

@@ -12,6 +12,7 @@ from typing import Any
 
 import duckdb
 
+from recsys_assets.domain.ratings.embedded import connected
 from recsys_assets.domain.ratings.transformation import percentiles
 
 _NULLABLE = ("title", "reviewed_at", "review_id")
@@ -82,9 +83,7 @@ def profile_ratings(path: Path, *, memory_limit: str = "1GB") -> RatingsProfile:
     """
     if not any(path.parent.glob(path.name)):
         raise FileNotFoundError(f"no ratings at {path}")
-    with tempfile.TemporaryDirectory() as spill, duckdb.connect() as db:
-        db.execute(f"SET memory_limit = '{memory_limit}'")
-        db.execute("SET temp_directory = ?", [spill])
+    with tempfile.TemporaryDirectory() as spill, connected(memory_limit, Path(spill)) as db:
         ratings = db.read_parquet(str(path))
         ratings.create_view("ratings")
         nullable = [column for column in _NULLABLE if column in ratings.columns]

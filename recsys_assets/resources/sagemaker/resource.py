@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dagster import ConfigurableResource, Failure, InitResourceContext
-from pydantic import Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from recsys_assets.domain.factorization_machine.extensions import extensions
 from recsys_assets.lost_interrupts import lost_interrupts_repeated
@@ -61,7 +61,7 @@ from recsys_assets.resources.sagemaker.requests import (
     Tuning,
 )
 from recsys_assets.settings import SettingsError
-from recsys_assets.settings_files import problems, read_settings_file
+from recsys_assets.settings_files import read_settings_file, settings_of
 
 AnyRemote = TypeVar("AnyRemote", bound=Remote)
 
@@ -463,10 +463,8 @@ def configured_sagemaker(path: Path | None, **platform: Any) -> SageMaker:
         raise SettingsError(
             f"{path}: {', '.join(unknown)}: not known; expected {', '.join(sorted(settable))}"
         )
-    try:
+    with settings_of(path):
         return SageMaker(**content, **platform)
-    except ValidationError as error:
-        raise SettingsError(f"{path}: {problems(error)}") from error
 
 
 def epoch_loss(line: str) -> tuple[int, float] | None:

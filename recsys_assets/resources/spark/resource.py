@@ -23,7 +23,7 @@ from dagster import (
     MetadataValue,
 )
 from dagster._core.pipes.client import PipesClientCompletedInvocation
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from recsys_assets.domain.ratings.parts import join_parts
 from recsys_assets.domain.ratings.transformation import FilterReport, FilterRules, NothingLeftError
@@ -43,7 +43,7 @@ from recsys_assets.resources.spark.jobs import (
     LocalJob,
 )
 from recsys_assets.settings import SettingsError
-from recsys_assets.settings_files import problems, read_settings_file
+from recsys_assets.settings_files import read_settings_file, settings_of
 
 _CODE = "spark"  # below the platform's prefix
 _FILTERED = "filtered"  # as recsys_assets/spark/filter_ratings.py names it
@@ -225,10 +225,8 @@ def configured_spark(path: Path | None, **platform: Any) -> Spark:
         raise SettingsError(
             f"{path}: expected one of {', '.join(_PLACES)}, got {' and '.join(named) or 'none'}"
         )
-    try:
+    with settings_of(path):
         spark = Spark(**content, **platform)
-    except ValidationError as error:
-        raise SettingsError(f"{path}: {problems(error)}") from error
     if spark.local is None and spark.store.aws.local:
         raise SettingsError(
             f"{path}: {named[0]} is on AWS: expected RECSYS_ENV to be aws, got local"
